@@ -1,0 +1,247 @@
+"""Every error that ragworks raises on purpose.
+
+RagworksError
+├── InvalidInput                 the caller can mend it
+│   ├── InvalidSettings          a key or value of the configuration
+│   └── UnusableFilter           a metadata filter
+├── NotFound
+│   ├── CollectionNotFound
+│   ├── DocumentNotFound
+│   └── JobNotFound
+├── Conflict
+│   ├── CollectionExists
+│   ├── ModelMismatch            the collection was embedded with another model
+│   ├── IdempotencyKeyReused     same key, another body
+│   └── IdempotencyKeyInUse      same key, and the first request still runs
+├── Refused                      nothing was accepted
+│   ├── QueueFull                try again after retry_after_s
+│   ├── SubmissionTooLarge       could never fit
+│   └── NotReady                 a service is still starting, or down
+├── StorageFull                  disk full or read-only; nothing was changed
+├── CannotStart                  this process cannot serve
+│   ├── DataFolderLocked
+│   ├── DataFolderNewer
+│   ├── PortInUse
+│   └── ModelMissing
+├── DocumentError                one document failed, the others go on
+│   ├── UnsupportedFormat, EmptyDocument, EncryptedDocument, CorruptDocument, NoTextLayer,
+│   │   DocumentTooLarge, ReadTimeout, ReadMemoryExceeded
+│   └── WorkerCrashed, EmbeddingFailed        (may pass on a retry)
+├── LeaseLost                    the attempt no longer owns its task
+└── ClientError                  what a client of a server sees; no server sends it
+    ├── ServerProblem            the server refused or failed: its code, status and detail
+    └── ServerUnreachable        nobody answers there, or the answer broke off
+
+``code`` is stable and goes over the wire; ``transient`` says whether the same call may succeed later.
+"""
+
+from __future__ import annotations
+
+
+class RagworksError(Exception):
+    """Any error of ragworks; the message says what was expected, what came, and what to do."""
+
+    code = "internal_error"
+    transient = False
+
+
+class InvalidInput(RagworksError):
+    code = "invalid_input"
+
+
+class InvalidSettings(InvalidInput):
+    code = "invalid_settings"
+
+
+class UnusableFilter(InvalidInput):
+    code = "invalid_filter"
+
+
+class NotFound(RagworksError):
+    code = "not_found"
+
+
+class CollectionNotFound(NotFound):
+    code = "collection_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no collection {name!r}; create it with POST /v1/collections")
+        self.name = name
+
+
+class DocumentNotFound(NotFound):
+    code = "document_not_found"
+
+    def __init__(self, collection: str, document_id: str) -> None:
+        super().__init__(f"collection {collection!r} has no document {document_id!r}")
+        self.document_id = document_id
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
+        self.job_id = job_id
+
+
+class Conflict(RagworksError):
+    code = "conflict"
+
+
+class CollectionExists(Conflict):
+    code = "collection_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"collection {name!r} exists already")
+        self.name = name
+
+
+class ModelMismatch(Conflict):
+    code = "model_mismatch"
+
+    def __init__(self, collection: str, has: str, configured: str) -> None:
+        super().__init__(
+            f"collection {collection!r} holds vectors of model {has}, but the server runs {configured}: vectors of two "
+            "models cannot be compared; set embeddings_service.model_name back, or ingest into a new collection"
+        )
+
+
+class IdempotencyKeyReused(RagworksError):
+    code = "idempotency_key_reused"
+
+
+class IdempotencyKeyInUse(Conflict):
+    code = "idempotency_key_in_use"
+
+
+class Refused(RagworksError):
+    code = "refused"
+
+
+class QueueFull(Refused):
+    """The queue has no room now. ``retry_after_s`` is when, at the measured drain rate, it will have."""
+
+    code = "queue_full"
+    transient = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SubmissionTooLarge(Refused):
+    code = "submission_too_large"
+
+
+class NotReady(Refused):
+    code = "not_ready"
+    transient = True
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageFull(RagworksError):
+    code = "storage_full"
+    transient = True
+
+
+class CannotStart(RagworksError):
+    code = "cannot_start"
+
+
+class DataFolderLocked(CannotStart):
+    code = "data_folder_locked"
+
+
+class DataFolderNewer(CannotStart):
+    code = "data_folder_newer"
+
+
+class PortInUse(CannotStart):
+    code = "port_in_use"
+
+
+class ModelMissing(CannotStart):
+    code = "model_missing"
+
+
+class DocumentError(RagworksError):
+    """One document cannot be indexed; the job names it with this code and message."""
+
+    code = "document_failed"
+
+
+class UnsupportedFormat(DocumentError):
+    code = "unsupported_format"
+
+
+class EmptyDocument(DocumentError):
+    code = "empty_document"
+
+
+class EncryptedDocument(DocumentError):
+    code = "encrypted_document"
+
+
+class CorruptDocument(DocumentError):
+    code = "corrupt_document"
+
+
+class NoTextLayer(DocumentError):
+    code = "no_text_layer"
+
+
+class DocumentTooLarge(DocumentError):
+    code = "document_too_large"
+
+
+class ReadTimeout(DocumentError):
+    code = "read_timeout"
+
+
+class ReadMemoryExceeded(DocumentError):
+    code = "read_memory_exceeded"
+
+
+class WorkerCrashed(DocumentError):
+    code = "worker_crashed"
+    transient = True
+
+
+class EmbeddingFailed(DocumentError):
+    code = "embedding_failed"
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class LeaseLost(RagworksError):
+    """The task was cancelled or handed to another attempt; what this attempt staged is discarded."""
+
+    code = "lease_lost"
+
+
+class ClientError(RagworksError):
+    code = "client_error"
+
+
+class ServerProblem(ClientError):
+    """What a server answered instead of success. ``code`` is the server's; ``retry_after_s`` if it named a time."""
+
+    code = "server_problem"
+
+    def __init__(self, code: str, message: str, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.transient = status in (429, 503)
+
+
+class ServerUnreachable(ClientError):
+    code = "server_unreachable"
+    transient = True

@@ -1,0 +1,140 @@
+"""Public fakes: time that tests own, and models that fail, wait or lie on command."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ragworks.models.hashing import HashingEmbedder
+from ragworks.types import Draft, Hit, Quote, TextKind, Turn, Vectors
+
+SETTLE_ROUNDS = 50
+"""Turns of the event loop that let woken tasks run to their next wait; chains in tests are far shorter."""
+
+
+class FakeClock:
+    """A Clock that stands still until ``advance``; sleepers wake in order of their time, then of their arrival."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._start, self._elapsed = now, 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        return self._start + self._elapsed
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    @property
+    def sleepers(self) -> int:
+        """How many still wait for their time."""
+        return sum(not wake.done() for _, _, wake in self._sleepers)
+
+    async def sleep(self, seconds: float) -> None:
+        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + max(0.0, seconds), next(self._order), wake))
+        await wake
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass: everyone whose time comes wakes, and runs until it waits again."""
+        end = self._elapsed + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self._elapsed, _, wake = heapq.heappop(self._sleepers)
+            if not wake.done():
+                wake.set_result(None)
+            await settle()
+        self._elapsed = end
+
+
+async def settle() -> None:
+    """Let every task that can run do so until it waits for something."""
+    for _ in range(SETTLE_ROUNDS):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], turns: int = 20_000) -> None:
+    """Yield to the event loop until the condition holds; AssertionError when it does not within so many turns."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0.0005)
+    raise AssertionError("the awaited condition never came to hold")
+
+
+class ScriptedModel(HashingEmbedder):
+    """A HashingEmbedder that records its batches and misbehaves as told.
+
+    ``bad``: a batch that holds one of these texts raises. ``broken``: every batch raises it. ``rewrite`` changes the
+    vectors of a batch before they are returned. While ``gate`` is cleared, the model hangs.
+    """
+
+    name = "scripted"
+    fingerprint = "scripted:1"
+
+    def __init__(self, *, bad: Sequence[str] = (), broken: Exception | None = None) -> None:
+        self.bad, self.broken = frozenset(bad), broken
+        self.rewrite: Callable[[Sequence[str], Vectors], Any] = lambda texts, vectors: vectors
+        self.batches: list[tuple[TextKind, tuple[str, ...]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that was embedded, in order."""
+        return [text for _, batch in self.batches for text in batch]
+
+    def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
+        self.batches.append((kind, tuple(texts)))
+        if not self.gate.wait(timeout=30):
+            raise TimeoutError("nobody opened the gate of the scripted model")
+        if self.broken is not None:
+            raise self.broken
+        if self.bad & set(texts):
+            raise ValueError(f"cannot read {sorted(self.bad & set(texts))[0]!r}")
+        vectors: Vectors = self.rewrite(texts, super().embed(texts, kind))
+        return vectors
+
+
+class ScriptedGenerator:
+    """Yields the given pieces, quoting the whole of each hit that ``cites`` names; raises ``error`` after them."""
+
+    name = "scripted"
+
+    def __init__(
+        self,
+        pieces: Sequence[str] = ("Yes [1].",),
+        cites: Sequence[int] = (1,),
+        *,
+        abstained: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        self.pieces, self.cites, self.abstained, self.error = tuple(pieces), tuple(cites), abstained, error
+        self.closed = False
+
+    async def generate(self, question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> AsyncIterator[str | Draft]:
+        try:
+            for piece in self.pieces:
+                yield piece
+            if self.error is not None:
+                raise self.error
+            yield Draft({n: Quote(n, 0, len(hits[n - 1].text)) for n in self.cites}, self.abstained, {})
+        finally:
+            self.closed = True
+
+
+def a_hit(text: str, document_id: str = "doc", *, start: int = 0, score: float = 1.0) -> Hit:
+    """A hit whose text begins at ``start`` of its document."""
+    return Hit(document_id, f"{document_id}#0", score, text, document_id, None, start, start + len(text), (), {})
+
+
+def unit(dimension: int, place: int = 0) -> Vectors:
+    """One row of unit length along one axis."""
+    return np.eye(1, dimension, place, dtype=np.float32)

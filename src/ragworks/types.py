@@ -1,0 +1,488 @@
+"""Values that cross a boundary. They hold data, know nothing else of ragworks, and are safe to pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+Metadata = Mapping[str, Any]
+Vectors = NDArray[np.float32]
+"""Shape ``(n, dimension)``, float32, each row of unit length."""
+
+Mode = Literal["hybrid", "dense", "lexical"]
+TextKind = Literal["passage", "question"]
+
+
+class Stage(StrEnum):
+    """The stages a document goes through, in this order."""
+
+    PARSING = "parsing"
+    CLEANING = "cleaning"
+    ENRICHING = "enriching"
+    CHUNKING = "chunking"
+    EMBEDDING = "embedding"
+    STORING = "storing"
+
+
+class TaskState(StrEnum):
+    """Where one document of a job stands. The last three are final, until a retry."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A stretch of the parsed text under one heading path, on one page.
+
+    ``start`` and ``end`` are code points into the parsed text; sections do not overlap and are in order.
+    """
+
+    start: int
+    end: int
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    kind: Literal["prose", "table", "code"] = "prose"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a parser made of a file: one text, and the sections that point into it."""
+
+    text: str
+    sections: tuple[Section, ...]
+    media_type: str
+    title: str | None = None
+    pages: int | None = None
+    properties: Metadata = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage: ``text`` is exactly the parsed text from ``start`` to ``end`` (code points).
+
+    ``prefix`` is what is embedded before the text, besides the title: heading path, header of a table that was cut.
+    """
+
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """A document after parse, clean, enrich and chunk: all that embedding and storing need."""
+
+    text: str
+    title: str
+    media_type: str
+    chunks: tuple[Chunk, ...]
+    pages: int | None = None
+    properties: Metadata = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One document as submitted. ``source`` is its bytes, or the path of a file that holds them.
+
+    ``media_type`` is set only where the caller's word is final (JSON documents are plain text); otherwise the
+    content decides.
+    """
+
+    id: str
+    name: str
+    source: bytes | str
+    title: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One accepted document of a job, as the queue holds it. ``lease`` names the attempt that may finish it."""
+
+    id: str
+    job_id: str
+    collection: str
+    document_id: str
+    name: str
+    content_hash: str
+    size_bytes: int
+    title: str | None
+    metadata: Metadata
+    media_type: str | None
+    attempts: int = 0
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as a reader of the collection sees it."""
+
+    id: str
+    collection: str
+    version: int
+    name: str
+    title: str
+    content_hash: str
+    size_bytes: int
+    media_type: str
+    chunk_count: int
+    pages: int | None
+    metadata: Metadata
+    properties: Metadata
+    warnings: tuple[str, ...]
+    task_id: str
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents that share one embedding model. ``fingerprint`` is empty until the first document."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One retrieved chunk. ``score`` orders a list; ``dense`` and ``lexical`` are the legs' own scores, if any."""
+
+    document_id: str
+    chunk_id: str
+    score: float
+    text: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    headings: tuple[str, ...]
+    metadata: Metadata
+    dense: float | None = None
+    lexical: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits, best first, and the seconds that each step took. ``degraded`` says what was left out, and why."""
+
+    hits: tuple[Hit, ...]
+    timings: Mapping[str, float]
+    degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation, oldest first in a list."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Marker ``[n]`` of an answer, resolved: ``quote`` is the document's text from ``start`` to ``end``."""
+
+    marker: int
+    document_id: str
+    chunk_id: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer; ``abstained`` when the passages do not support one."""
+
+    answer: str
+    abstained: bool
+    citations: tuple[Citation, ...]
+    model: str
+    usage: Mapping[str, int]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A span of hit number ``hit`` (1-based, as in markers) that a generator leans on: code points into its text."""
+
+    hit: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The end of a generation: which markers were used for what, and whether the generator declined."""
+
+    quotes: Mapping[int, Quote]
+    abstained: bool
+    usage: Mapping[str, int]
+
+
+class Health(StrEnum):
+    """How a service is doing; lower case on the wire."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """One health check. ``last_check`` is seconds since the epoch."""
+
+    service_name: str
+    status: Health
+    response_time_ms: float = 0.0
+    error_count: int = 0
+    last_check: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedText:
+    """A text that could not be embedded, by its place in the call."""
+
+    index: int
+    reason: str
+    transient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The answer of ``embed_texts``: one row per text in input order, None where it failed."""
+
+    embeddings: Sequence[NDArray[np.float32] | None]
+    cache_stats: Mapping[str, float]
+    model_used: str
+    batch_size_used: int
+    failed: tuple[FailedText, ...] = ()
+    truncated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list, in a stable order. ``last_id`` is the ``after`` of the next call."""
+
+    data: tuple[T, ...]
+    has_more: bool
+    last_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The receipt of accepted documents: they are on disk. ``estimated_completion_time`` is seconds from now."""
+
+    processing_job_id: str
+    documents_queued: int
+    processing_task_ids: tuple[str, ...]
+    estimated_completion_time: float
+    current_queue_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDocument:
+    """One document of a job: how far it is, and why it failed."""
+
+    id: str
+    task_id: str
+    name: str
+    status: TaskState
+    stage: Stage | None
+    error_code: str | None
+    error_message: str | None
+    unchanged: bool
+    warnings: tuple[str, ...]
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submission and what became of its documents. ``file_counts`` has total and one count per final state."""
+
+    id: str
+    collection: str
+    status: TaskState
+    created_at: float
+    finished_at: float | None
+    file_counts: Mapping[str, int]
+    documents: tuple[JobDocument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What ``doctor`` found: the counts that must agree, and a sentence per thing that does not."""
+
+    documents: int
+    chunks: int
+    vectors: int
+    words: int
+    blobs: int
+    problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """One replica of a service, as ``status`` shows it."""
+
+    id: str
+    pid: int
+    status: str
+    version: str
+    active_connections: int
+    avg_response_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReport:
+    """One service: its state in the start-up, its health, its replicas, and its own statistics."""
+
+    name: str
+    status: str
+    error: str | None
+    waiting_for: tuple[str, ...]
+    health: ServiceHealth | None
+    replicas: tuple[ReplicaReport, ...]
+    stats: Mapping[str, Any]
+
+
+CHUNK_BITS = 24
+"""A chunk's key is ``version << CHUNK_BITS | ordinal``, so an index can forget a version whose rows are gone."""
+
+
+def chunk_keys(version: int, count: int) -> NDArray[np.uint64]:
+    """The keys of a version's chunks, shape ``(count,)``."""
+    return np.arange(count, dtype=np.uint64) + np.uint64(version << CHUNK_BITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What a collection shows at change ``seq``: chunk counts by version."""
+
+    seq: int
+    versions: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step that the derived indexes follow: a version became visible, or stopped being so."""
+
+    seq: int
+    version: int
+    added: bool
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """Chunks as the indexes read them: keys ``(n,)`` uint64, n texts, vectors ``(n, dimension)`` float32."""
+
+    keys: NDArray[np.uint64]
+    texts: tuple[str, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A visible chunk, as a hit shows it."""
+
+    id: int
+    document_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    page: int | None
+    headings: tuple[str, ...]
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What a delete took out of sight and what may now be collected: a version, and blobs by content hash."""
+
+    version: int | None
+    hashes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A document whose bytes are kept, about to be queued; with an ``error_code`` it is recorded as failed at once."""
+
+    document_id: str
+    name: str
+    content_hash: str
+    size_bytes: int
+    title: str | None
+    metadata: Metadata
+    media_type: str | None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A number of documents and their bytes: what waits or runs, or how much may."""
+
+    documents: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A queued job, its tasks in the order of the submission, and how many documents are open now.
+
+    ``repeated``: the idempotency key was known, and this is what it stood for.
+    """
+
+    job_id: str
+    task_ids: tuple[str, ...]
+    queue_size: int
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What the rows say of themselves: keys of visible chunks by collection, blobs needed, and contradictions."""
+
+    documents: int
+    chunks: Mapping[str, NDArray[np.uint64]]
+    vectors: int
+    blobs: frozenset[str]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question as the store searches it: by vector, by words, or by both; ``weight`` scales its scores."""
+
+    vector: NDArray[np.float32] | None
+    words: str | None
+    weight: float = 1.0
