@@ -1,0 +1,231 @@
+"""What every parser keeps: exact offsets, order, nothing lost, and an error of ours for whatever cannot be read."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+
+import pytest
+
+from documents import drawn_pdf, encrypted_office, pdf, word
+from ragworks.errors import (
+    CorruptDocument,
+    DocumentError,
+    DocumentTooLarge,
+    EmptyDocument,
+    EncryptedDocument,
+    NoTextLayer,
+    UnsupportedFormat,
+)
+from ragworks.text import parse_office
+from ragworks.text.clean import clean
+from ragworks.text.enrich import enrich
+from ragworks.text.parse import DOCX, FORMATS, HTML, MARKDOWN, PDF, PLAIN, classify, parse
+
+FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A document with the three facts, in this order, under two headings (except plain text)."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+SAMPLES = [
+    Sample("frame.txt", PLAIN, "\r\n\r\n".join(FACTS).encode()),
+    Sample("frame.md", MARKDOWN, f"# Frame\n\n{FACTS[0]}\n\n# Parts\n\n{FACTS[1]}\n\n{FACTS[2]}\n".encode()),
+    Sample(
+        "frame", HTML, f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}".encode()
+    ),
+    Sample("frame.pdf", PDF, pdf([["# Frame", FACTS[0]], ["# Parts", FACTS[1], FACTS[2]]])),
+    Sample(
+        "frame.docx",
+        DOCX,
+        word(("Heading 1", "Frame"), ("Normal", FACTS[0]), ("Heading 1", "Parts"), *(("Normal", x) for x in FACTS[1:])),
+    ),
+]  # fmt: skip
+
+each_format = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.media_type.split(".")[-1])
+
+
+def test_every_format_has_a_sample() -> None:
+    assert {sample.media_type for sample in SAMPLES} == set(FORMATS)
+
+
+@each_format
+def test_the_content_decides_what_a_document_is(sample: Sample) -> None:
+    assert parse(sample.data, sample.name).media_type == sample.media_type
+
+
+@each_format
+def test_sections_are_in_order_within_the_text_and_do_not_overlap(sample: Sample) -> None:
+    parsed = clean(parse(sample.data, sample.name))
+    ends = [0, *(section.end for section in parsed.sections)]
+    assert all(end <= section.start < section.end for end, section in zip(ends, parsed.sections, strict=False))
+    assert ends[-1] <= len(parsed.text)
+
+
+@each_format
+def test_sections_hold_every_character_that_is_not_whitespace(sample: Sample) -> None:
+    parsed = clean(parse(sample.data, sample.name))
+    held = "".join(parsed.text[section.start : section.end] for section in parsed.sections)
+    assert "".join(held.split()) == "".join(parsed.text.split())
+
+
+@each_format
+def test_all_facts_are_there_in_their_order(sample: Sample) -> None:
+    text = clean(parse(sample.data, sample.name)).text
+    places = [text.find(fact) for fact in FACTS]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+@each_format
+def test_a_passage_knows_its_headings(sample: Sample) -> None:
+    parsed = clean(parse(sample.data, sample.name))
+    last = parsed.sections[-1]
+    assert FACTS[2] in parsed.text[last.start : last.end]
+    assert last.headings == (() if sample.media_type == PLAIN else ("Parts",))
+
+
+@each_format
+def test_only_a_pdf_has_pages(sample: Sample) -> None:
+    parsed = clean(parse(sample.data, sample.name))
+    assert parsed.pages == (2 if sample.media_type == PDF else None)
+    assert {section.page for section in parsed.sections} == ({1, 2} if sample.media_type == PDF else {None})
+
+
+@each_format
+def test_every_document_gets_a_title(sample: Sample) -> None:
+    assert enrich(parse(sample.data, sample.name), sample.name).title in ("Frame", "frame")
+
+
+@each_format
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.9])
+def test_a_document_that_was_cut_off_is_read_or_refused_with_an_error_of_ours(sample: Sample, keep: float) -> None:
+    cut = sample.data[: int(len(sample.data) * keep)]
+    try:
+        assert parse(cut, sample.name).text
+    except DocumentError as error:
+        assert str(error)  # noqa: PT017 - either outcome is right, a foreign error is not
+
+
+@pytest.mark.parametrize("data", [b"", b" \r\n\t ", b"\xef\xbb\xbf \n"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.pdf", "a.html"])
+def test_nothing_but_whitespace_is_an_empty_document(data: bytes, name: str) -> None:
+    with pytest.raises(EmptyDocument):
+        parse(data, name)
+
+
+@pytest.mark.parametrize("data", [b"<html><body><script>let a = 1</script></body></html>", word(("Normal", " "))])
+def test_a_document_without_text_is_empty_whatever_its_size(data: bytes) -> None:
+    with pytest.raises(EmptyDocument):
+        parse(data, "a")
+
+
+def test_a_pdf_without_text_says_that_it_needs_ocr() -> None:
+    with pytest.raises(NoTextLayer, match=r"1 page .*no text layer.*OCR is not part of this version"):
+        parse(drawn_pdf(), "a.pdf")
+
+
+def test_thousands_of_empty_pages_are_refused_before_their_layout_is_read() -> None:
+    with pytest.raises(NoTextLayer, match="1500 pages"):
+        parse(pdf([[]] * 1500), "a.pdf")
+
+
+def test_a_pdf_that_needs_a_password_says_so() -> None:
+    with pytest.raises(EncryptedDocument, match="password"):
+        parse(pdf([["Secret."]], password="open sesame"), "a.pdf")
+
+
+def test_a_pdf_that_anyone_may_open_is_read_although_it_is_protected() -> None:
+    assert "Secret." in parse(pdf([["Secret."]], password=""), "a.pdf").text
+
+
+def test_an_encrypted_office_document_says_so() -> None:
+    with pytest.raises(EncryptedDocument, match="password"):
+        parse(encrypted_office(), "a.docx")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [(b"%PDF-1.7\nnothing more", "a.pdf"), (b"PK\x03\x04nothing more", "a.docx")],
+)
+def test_a_broken_document_says_that_it_is_broken(data: bytes, name: str) -> None:
+    with pytest.raises(CorruptDocument, match="broken"):
+        parse(data, name)
+
+
+def test_a_word_document_whose_inside_is_broken_says_so() -> None:
+    with pytest.raises(CorruptDocument, match="Word document is broken"):
+        parse(archive("word/document.xml", "[Content_Types].xml"), "a.docx")
+
+
+def test_a_word_document_that_unpacks_to_too_much_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse_office, "MAX_UNPACKED_BYTES", 100)
+    with pytest.raises(DocumentTooLarge, match="at most 100 bytes"):
+        parse(word(("Normal", "small")), "a.docx")
+
+
+def archive(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for name in names:
+            made.writestr(name, "x")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "called"),
+    [
+        (archive("ppt/presentation.xml"), "PowerPoint"),
+        (archive("xl/workbook.xml"), "Excel"),
+        (archive("mimetype", "META-INF/container.xml"), "e-book"),
+        (archive("a.txt"), "ZIP archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100) + "WordDocument".encode("utf-16-le"), "old Word document"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG image"),
+        (b"\xff\xd8\xff\xe0" + bytes(20), "JPEG image"),
+        (bytes(range(256)) * 4, "binary data"),
+        (b"{\\rtf1 hello}", "RTF"),
+        (b"From: a@b.org\nSubject: x\nMIME-Version: 1.0\n\naGVsbG8=", "e-mail"),
+    ],
+)
+def test_what_is_not_supported_is_named_and_told_what_is(data: bytes, called: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=rf"{called}.*supported are PDF, Word.*convert"):
+        parse(data, "file")
+
+
+def test_a_declared_media_type_is_final() -> None:
+    text = "%PDF-1.7 <!doctype html> are how such files begin"
+    assert parse(text.encode(), "note", "text/plain").text == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a\r\nb\rc\n", "tab\there ", "Zoë\u2014naïve \u201cquotes\u201d", "🚲 bike\n\n\n\nspaced  out\n", "\n x"]
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.json", "a.csv", "a"])
+def test_plain_text_and_markdown_stay_as_they_came(text: str, name: str) -> None:
+    assert clean(parse(text.encode(), name)).text == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "cp1252", "latin-1"])
+def test_text_is_decoded_whatever_its_encoding(encoding: str) -> None:
+    text = "Größere Fahrräder über 5 kg: naïve Café-Gäste"
+    assert parse(text.encode(encoding), "a.txt").text == text
+
+
+def test_a_page_is_decoded_as_it_declares() -> None:
+    page = '<html><head><meta http-equiv="Content-Type" content="text/html; charset=windows-1251"></head><p>Привет</p>'
+    assert parse(page.encode("cp1251"), "a.html").text == "Привет"
+
+
+def test_a_letter_with_headers_is_no_mail() -> None:
+    assert classify(b"From: Ann\nTo: Bob\nDate: Monday\n\nHello", "memo.txt") == PLAIN
+
+
+def test_markdown_that_begins_with_a_tag_is_still_markdown() -> None:
+    assert classify(b'<p align="center">Logo</p>\n\n# Title', "README.md") == MARKDOWN
