@@ -1,0 +1,5 @@
+"""Adapters for Model, PassageScorer and Generator.
+
+A user chooses one by name in the settings; an implementer of another reads ``protocols.py``, then ``hashing.py``
+(the smallest Model) or ``extractive.py`` (the only Generator), and runs ``tests/contract`` over it.
+"""

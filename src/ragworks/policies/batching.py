@@ -1,0 +1,80 @@
+"""Which of the waiting texts the model embeds next: questions first, then the oldest with others of its length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragworks.types import TextKind
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """``batch_tokens`` counts padding: rows times the longest row. ``max_wait_s`` is how long passages may be held
+    back to fill a batch; questions never are."""
+
+    batch_size: int = 100
+    batch_tokens: int = 1024
+    max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingText:
+    """One text in line: its tokens as the model will see them, and the seconds it has waited."""
+
+    kind: TextKind
+    tokens: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDecision:
+    """``take`` are places in the line, all of one kind, shortest first; empty means look again in ``wait_s``."""
+
+    take: tuple[int, ...]
+    wait_s: float | None
+    reason: str
+
+
+def choose(settings: BatchSettings, line: Sequence[WaitingText]) -> BatchDecision:
+    """The next batch. Nothing waits: nothing to take and nothing to wait for. One text waits: it goes alone.
+
+    The oldest text of the lane is always part of the batch, so none starves within its lane; the rest of the batch
+    are those nearest to it in length, which keeps padding small. A text over the budget goes alone.
+    """
+    if not line:
+        return BatchDecision((), None, "nothing waits")
+    questions = [place for place, text in enumerate(line) if text.kind == "question"]
+    if questions:
+        return BatchDecision(_around_oldest(settings, line, questions), None, "questions go first")
+    passages = list(range(len(line)))
+    oldest_s = max(text.age_s for text in line)
+    if oldest_s < settings.max_wait_s and not _fills(settings, line):
+        return BatchDecision((), settings.max_wait_s - oldest_s, "the batch is not full yet")
+    return BatchDecision(_around_oldest(settings, line, passages), None, "the oldest passage and its equals in length")
+
+
+def _fills(settings: BatchSettings, line: Sequence[WaitingText]) -> bool:
+    return len(line) >= settings.batch_size or sum(text.tokens for text in line) >= settings.batch_tokens
+
+
+def _around_oldest(settings: BatchSettings, line: Sequence[WaitingText], lane: Sequence[int]) -> tuple[int, ...]:
+    by_length = sorted(lane, key=lambda place: line[place].tokens)
+    tokens = [line[place].tokens for place in by_length]
+    oldest = max(range(len(by_length)), key=lambda at: (line[by_length[at]].age_s, -by_length[at]))
+    low = high = oldest
+    while high - low + 1 < settings.batch_size:
+        down = tokens[oldest] - tokens[low - 1] if low > 0 else None
+        up = tokens[high + 1] - tokens[oldest] if high + 1 < len(tokens) else None
+        rows = high - low + 2
+        if up is not None and tokens[high + 1] * rows > settings.batch_tokens:
+            up = None
+        if down is not None and tokens[high] * rows > settings.batch_tokens:
+            down = None
+        if down is None and up is None:
+            break
+        if down is None or (up is not None and up < down):
+            high += 1
+        else:
+            low -= 1
+    return tuple(by_length[low : high + 1])
