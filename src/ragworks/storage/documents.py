@@ -1,0 +1,441 @@
+"""Collections, documents, versions and chunks as SQLite rows (protocols.Rows)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, LeaseLost, ModelMismatch
+from ragworks.protocols import Clock
+from ragworks.storage import census
+from ragworks.storage.filters import compile_filter
+from ragworks.storage.sqlite import Database
+from ragworks.types import (
+    CHUNK_BITS,
+    Census,
+    Change,
+    Chunk,
+    ChunkRow,
+    Collection,
+    Document,
+    IndexRows,
+    Metadata,
+    Page,
+    ReadDocument,
+    Task,
+    Visible,
+    Withdrawn,
+)
+
+BATCH = 500
+DOCUMENT = """
+    SELECT d.*, v.content_hash, v.size_bytes, v.media_type, v.chunk_count, v.pages, v.properties, v.warnings, v.task_id
+    FROM documents d JOIN versions v ON v.id = d.version
+"""
+NEEDED = """
+    SELECT 1 FROM documents d JOIN versions v ON v.id = d.version WHERE v.content_hash = ?
+    UNION ALL SELECT 1 FROM tasks WHERE content_hash = ? AND state IN ('queued', 'in_progress', 'failed') LIMIT 1
+"""
+
+
+class SqliteRows:
+    """The rows of documents. Every method is one transaction, except ``collect``, which is several small ones."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    # collections
+
+    async def create_collection(self, name: str) -> Collection:
+        def work(db: sqlite3.Connection) -> Collection:
+            try:
+                db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (name, self._clock.now()))
+            except sqlite3.IntegrityError as error:
+                raise CollectionExists(name) from error
+            return _collection(db, name)
+
+        return await self._database.write(work)
+
+    async def collection(self, name: str) -> Collection:
+        return await self._database.read(lambda db: _collection(db, name))
+
+    async def collections(self, limit: int, after: str | None) -> Page[Collection]:
+        def work(db: sqlite3.Connection) -> Page[Collection]:
+            rows = db.execute(
+                "SELECT * FROM collections WHERE name > ? ORDER BY name LIMIT ?", (after or "", limit + 1)
+            ).fetchall()
+            return _page([Collection(**row) for row in rows], limit, lambda item: item.name)
+
+        return await self._database.read(work)
+
+    async def drop_collection(self, name: str) -> Sequence[Withdrawn]:
+        def work(db: sqlite3.Connection) -> list[Withdrawn]:
+            _collection(db, name)
+            ids = [row[0] for row in db.execute("SELECT id FROM documents WHERE collection = ?", (name,))]
+            gone = [_withdraw(db, name, document_id, self._clock.now()) for document_id in ids]
+            db.execute(
+                "UPDATE tasks SET state = 'cancelled', finished_at = ? "
+                "WHERE collection = ? AND state IN ('queued', 'in_progress', 'failed')",
+                (self._clock.now(), name),
+            )
+            db.execute("DELETE FROM collections WHERE name = ?", (name,))
+            return gone
+
+        return await self._database.write(work)
+
+    # documents
+
+    async def document(self, collection: str, document_id: str) -> Document | None:
+        def work(db: sqlite3.Connection) -> Document | None:
+            _collection(db, collection)
+            row = db.execute(f"{DOCUMENT} WHERE d.collection = ? AND d.id = ?", (collection, document_id)).fetchone()
+            return _document(row) if row else None
+
+        return await self._database.read(work)
+
+    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
+        def work(db: sqlite3.Connection) -> Page[Document]:
+            _collection(db, collection)
+            rows = db.execute(
+                f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? ORDER BY d.id LIMIT ?",
+                (collection, after or "", limit + 1),
+            ).fetchall()
+            return _page([_document(row) for row in rows], limit, lambda item: item.id)
+
+        return await self._database.read(work)
+
+    async def text(self, collection: str, document_id: str) -> str:
+        def work(db: sqlite3.Connection) -> bytes:
+            _collection(db, collection)
+            row = db.execute(
+                "SELECT v.text FROM documents d JOIN versions v ON v.id = d.version "
+                "WHERE d.collection = ? AND d.id = ?",
+                (collection, document_id),
+            ).fetchone()
+            if row is None:
+                raise DocumentNotFound(collection, document_id)
+            return bytes(row[0])
+
+        return zlib.decompress(await self._database.read(work)).decode()
+
+    async def delete_document(self, collection: str, document_id: str) -> Withdrawn:
+        def work(db: sqlite3.Connection) -> Withdrawn:
+            _collection(db, collection)
+            return _withdraw(db, collection, document_id, self._clock.now())
+
+        return await self._database.write(work)
+
+    # the life of a version
+
+    async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
+        packed = zlib.compress(document.text.encode(), 1)
+
+        def work(db: sqlite3.Connection) -> int:
+            _hold(db, task)
+            collection = _collection(db, task.collection)
+            if collection.fingerprint not in ("", fingerprint):
+                raise ModelMismatch(task.collection, collection.fingerprint, fingerprint)
+            db.execute(
+                "UPDATE collections SET fingerprint = ?, dimension = ? WHERE name = ?",
+                (fingerprint, dimension, task.collection),
+            )
+            cursor = db.execute(
+                "INSERT INTO versions (collection, document_id, task_id, lease, content_hash, size_bytes, media_type, "
+                "parsed_title, pages, properties, warnings, chunk_count, text) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    task.collection,
+                    task.document_id,
+                    task.id,
+                    task.lease,
+                    task.content_hash,
+                    task.size_bytes,
+                    document.media_type,
+                    document.title,
+                    document.pages,
+                    json.dumps(document.properties),
+                    json.dumps(document.warnings),
+                    len(document.chunks),
+                    packed,
+                ),
+            )
+            return int(cursor.lastrowid or 0)
+
+        return await self._database.write(work)
+
+    async def stage(
+        self,
+        version: int,
+        chunks: Sequence[Chunk],
+        words: Sequence[str],
+        keys: Sequence[bytes],
+        vectors: Sequence[NDArray[np.float32]],
+    ) -> None:
+        rows = [
+            (
+                version << CHUNK_BITS | chunk.ordinal,
+                key,
+                chunk.start,
+                chunk.end,
+                chunk.page,
+                json.dumps(chunk.headings),
+                chunk.text,
+                before,
+                vector.astype(np.float16).tobytes(),
+            )
+            for chunk, before, key, vector in zip(chunks, words, keys, vectors, strict=True)
+        ]
+        await self._database.write(
+            lambda db: db.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?)", rows) and None
+        )
+
+    async def publish(self, task: Task, version: int) -> int | None:
+        """The version that was retired, if any."""
+
+        def work(db: sqlite3.Connection) -> int | None:
+            _hold(db, task)
+            row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
+            staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", _range(version)).fetchone()[0]
+            if staged != row["chunk_count"]:
+                raise LeaseLost(f"version {version} has {staged} of {row['chunk_count']} chunks")
+            old = db.execute(
+                "SELECT version, created_at FROM documents WHERE collection = ? AND id = ?",
+                (task.collection, task.document_id),
+            ).fetchone()
+            if old:
+                _change(db, task.collection, old["version"], added=False)
+            _change(db, task.collection, version, added=True)
+            now = self._clock.now()
+            db.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    task.collection,
+                    task.document_id,
+                    version,
+                    task.name,
+                    task.title or row["parsed_title"],
+                    json.dumps(task.metadata),
+                    old["created_at"] if old else now,
+                    now,
+                ),
+            )
+            return old["version"] if old else None
+
+        return await self._database.write(work)
+
+    async def describe(self, task: Task) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            _hold(db, task)
+            cursor = db.execute(
+                "UPDATE documents SET metadata = :metadata, title = coalesce(:title, title), name = :name, "
+                "updated_at = :now "
+                "WHERE collection = :collection AND id = :id "
+                "AND (metadata <> :metadata OR title <> coalesce(:title, title) OR name <> :name)",
+                {
+                    "metadata": json.dumps(task.metadata),
+                    "title": task.title,
+                    "name": task.name,
+                    "now": self._clock.now(),
+                    "collection": task.collection,
+                    "id": task.document_id,
+                },
+            )
+            return cursor.rowcount > 0
+
+        return await self._database.write(work)
+
+    async def abandoned(self) -> Sequence[int]:
+        """Versions that no document shows and no running attempt is staging."""
+        return await self._database.read(
+            lambda db: [
+                row[0]
+                for row in db.execute(
+                    "SELECT v.id FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) "
+                    "AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease "
+                    "AND t.state = 'in_progress')"
+                )
+            ]
+        )
+
+    async def collect(self, version: int) -> None:
+        """Delete the rows of a version that nobody sees, a few at a time, so that others can write in between."""
+        while await self._database.write(
+            lambda db: (
+                db.execute(
+                    "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?)",
+                    (*_range(version), BATCH),
+                ).rowcount
+            )
+        ):
+            pass
+        await self._database.write(lambda db: db.execute("DELETE FROM versions WHERE id = ?", (version,)) and None)
+
+    async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:
+        """Call ``remove`` for each content hash that no document and no open or failed task needs."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for one in hashes:
+                if db.execute(NEEDED, (one, one)).fetchone() is None:
+                    remove(one)
+
+        await self._database.write(work)
+
+    async def census(self) -> Census:
+        return await self._database.read(census.take)
+
+    # what searches and indexes read
+
+    async def visible(self, collection: str) -> Visible:
+        def work(db: sqlite3.Connection) -> Visible:
+            seq = db.execute("SELECT max(seq) FROM changes WHERE collection = ?", (collection,)).fetchone()[0]
+            rows = db.execute(
+                "SELECT d.version, v.chunk_count FROM documents d JOIN versions v ON v.id = d.version "
+                "WHERE d.collection = ?",
+                (collection,),
+            )
+            return Visible(seq or 0, dict(rows.fetchall()))
+
+        return await self._database.read(work)
+
+    async def changes(self, collection: str, after: int) -> Sequence[Change]:
+        def work(db: sqlite3.Connection) -> list[Change]:
+            rows = db.execute(
+                "SELECT seq, version, added, chunk_count FROM changes WHERE collection = ? AND seq > ? "
+                "ORDER BY seq LIMIT ?",
+                (collection, after, BATCH),
+            )
+            return [Change(row[0], row[1], bool(row[2]), row[3]) for row in rows]
+
+        return await self._database.read(work)
+
+    async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:
+        """Up to ``limit`` chunks of a version behind chunk ``after``, as the indexes read them."""
+
+        def work(db: sqlite3.Connection) -> IndexRows:
+            rows = db.execute(
+                "SELECT id, words, text, vector FROM chunks WHERE id BETWEEN ? AND ? AND id > ? ORDER BY id LIMIT ?",
+                (*_range(version), after, limit),
+            ).fetchall()
+            return IndexRows(
+                np.array([row["id"] for row in rows], dtype=np.uint64),
+                tuple(f"{row['words']}\n{row['text']}" for row in rows),
+                np.array([np.frombuffer(row["vector"], dtype=np.float16) for row in rows], dtype=np.float32),
+            )
+
+        return await self._database.read(work)
+
+    async def chunks(self, collection: str, ids: Sequence[int]) -> Mapping[int, ChunkRow]:
+        """The visible chunks among ``ids``."""
+
+        def work(db: sqlite3.Connection) -> dict[int, ChunkRow]:
+            rows = db.execute(
+                "SELECT c.id, c.start, c.end, c.page, c.headings, c.text, d.id AS document_id, d.title, d.metadata "
+                f"FROM chunks c JOIN documents d ON d.version = c.id >> {CHUNK_BITS} "
+                "WHERE d.collection = ? AND c.id IN (SELECT value FROM json_each(?))",
+                (collection, json.dumps([int(one) for one in ids])),
+            )
+            return {
+                row["id"]: ChunkRow(
+                    row["id"],
+                    row["document_id"],
+                    row["title"],
+                    row["text"],
+                    row["start"],
+                    row["end"],
+                    row["page"],
+                    tuple(json.loads(row["headings"])),
+                    json.loads(row["metadata"]),
+                )
+                for row in rows
+            }
+
+        return await self._database.read(work)
+
+    async def matching(self, collection: str, given: Metadata) -> Mapping[int, int]:
+        """{version: chunk count} of the documents that a metadata filter lets through. Raises UnusableFilter."""
+        condition, values = compile_filter(given, "d.metadata")
+        return await self._database.read(
+            lambda db: dict(
+                db.execute(
+                    "SELECT d.version, v.chunk_count FROM documents d JOIN versions v ON v.id = d.version "
+                    f"WHERE d.collection = ? AND ({condition})",
+                    (collection, *values),
+                ).fetchall()
+            )
+        )
+
+    async def stored_vectors(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]:
+        def work(db: sqlite3.Connection) -> dict[bytes, NDArray[np.float32]]:
+            found = {}
+            for key in keys:
+                row = db.execute("SELECT vector FROM chunks WHERE embedding_key = ? LIMIT 1", (key,)).fetchone()
+                if row:
+                    found[key] = np.frombuffer(row[0], dtype=np.float16).astype(np.float32)
+            return found
+
+        return await self._database.read(work)
+
+
+def _collection(db: sqlite3.Connection, name: str) -> Collection:
+    row = db.execute("SELECT * FROM collections WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise CollectionNotFound(name)
+    return Collection(**row)
+
+
+def _hold(db: sqlite3.Connection, task: Task) -> None:
+    row = db.execute("SELECT state, lease FROM tasks WHERE id = ?", (task.id,)).fetchone()
+    if row is None or row["state"] != "in_progress" or row["lease"] != task.lease:
+        raise LeaseLost(f"task {task.id} was cancelled or taken over")
+
+
+def _range(version: int) -> tuple[int, int]:
+    return version << CHUNK_BITS, ((version + 1) << CHUNK_BITS) - 1
+
+
+def _change(db: sqlite3.Connection, collection: str, version: int, *, added: bool) -> None:
+    db.execute(
+        "INSERT INTO changes (collection, version, added, chunk_count) "
+        "SELECT ?, id, ?, chunk_count FROM versions WHERE id = ?",
+        (collection, added, version),
+    )
+
+
+def _withdraw(db: sqlite3.Connection, collection: str, document_id: str, now: float) -> Withdrawn:
+    """Take a document out of sight, with every attempt at it. Raises DocumentNotFound."""
+    row = db.execute(
+        "SELECT d.version, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
+        "WHERE d.collection = ? AND d.id = ?",
+        (collection, document_id),
+    ).fetchone()
+    cancelled = db.execute(
+        "UPDATE tasks SET state = 'cancelled', finished_at = ? WHERE collection = ? AND document_id = ? "
+        "AND state IN ('queued', 'in_progress', 'failed') RETURNING content_hash",
+        (now, collection, document_id),
+    ).fetchall()
+    if row is None and not cancelled:
+        raise DocumentNotFound(collection, document_id)
+    if row:
+        _change(db, collection, row["version"], added=False)
+        db.execute("DELETE FROM documents WHERE collection = ? AND id = ?", (collection, document_id))
+    hashes = {one["content_hash"] for one in [*cancelled, *([row] if row else [])]}
+    return Withdrawn(row["version"] if row else None, frozenset(hashes))
+
+
+def _document(row: sqlite3.Row) -> Document:
+    fields = dict(row)
+    for name in ("metadata", "properties", "warnings"):
+        fields[name] = json.loads(fields[name])
+    fields["warnings"] = tuple(fields["warnings"])
+    return Document(**fields)
+
+
+def _page(items: list[Any], limit: int, key: Any) -> Page[Any]:
+    shown = items[:limit]
+    return Page(tuple(shown), len(items) > limit, key(shown[-1]) if shown else None)

@@ -1,0 +1,80 @@
+"""Metadata filters (comparison and compound form of OpenAI's vector stores) to SQL over a JSON column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ragworks.errors import UnusableFilter
+
+COMPARISONS = {"eq": "=", "ne": "IS NOT", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "IN", "nin": "NOT IN"}
+COMPOUNDS = {"and": " AND ", "or": " OR "}
+MAX_DEPTH, MAX_PARTS = 20, 500
+
+Sql = tuple[str, list[Any]]
+
+
+def compile_filter(given: Any, column: str, depth: int = 0) -> Sql:
+    """(condition, parameters) for a filter such as ``{"type": "eq", "key": "year", "value": 2026}``.
+
+    A document without the key matches only ``ne`` and ``nin``. Raises UnusableFilter.
+    """
+    if not isinstance(given, Mapping):
+        raise UnusableFilter(f"a filter is an object with a type, found {given!r}")
+    kind = given.get("type")
+    if depth > MAX_DEPTH:
+        raise UnusableFilter(f"a filter may nest {MAX_DEPTH} levels deep")
+    if kind in COMPOUNDS:
+        return _compound(str(kind), given, column, depth)
+    if kind in COMPARISONS:
+        return _comparison(str(kind), given, column)
+    raise UnusableFilter(f"filter type must be one of {', '.join([*COMPARISONS, *COMPOUNDS])}, found {kind!r}")
+
+
+def _compound(kind: str, given: Mapping[str, Any], column: str, depth: int) -> Sql:
+    _only(given, "type", "filters")
+    parts = given["filters"]
+    if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS:
+        raise UnusableFilter(f"{kind!r} needs a list of 1 to {MAX_PARTS} filters, found {parts!r:.80}")
+    compiled = [compile_filter(part, column, depth + 1) for part in parts]
+    condition = COMPOUNDS[kind].join(f"({sql})" for sql, _ in compiled)
+    return condition, [value for _, values in compiled for value in values]
+
+
+def _comparison(kind: str, given: Mapping[str, Any], column: str) -> Sql:
+    _only(given, "type", "key", "value")
+    key, value = given["key"], given["value"]
+    if not isinstance(key, str) or not key or '"' in key:
+        raise UnusableFilter(f"a filter's key is the name of a metadata field, found {key!r}")
+    place, path = f"json_extract({column}, ?)", f'$."{key}"'
+    if kind in ("in", "nin"):
+        return _membership(kind, place, path, value)
+    _scalar(value)
+    if kind in ("eq", "ne"):
+        return f"{place} {COMPARISONS[kind]} ?", [path, value]
+    # SQLite orders every text above every number; only like may be compared with like.
+    types = "('text')" if isinstance(value, str) else "('integer', 'real')"
+    return f"typeof({place}) IN {types} AND {place} {COMPARISONS[kind]} ?", [path, path, value]
+
+
+def _membership(kind: str, place: str, path: str, values: Any) -> Sql:
+    if not isinstance(values, list) or not 0 < len(values) <= MAX_PARTS:
+        raise UnusableFilter(f"{kind!r} needs a list of 1 to {MAX_PARTS} values, found {values!r:.80}")
+    for value in values:
+        _scalar(value)
+    marks = ", ".join("?" * len(values))
+    if kind == "in":
+        return f"{place} IN ({marks})", [path, *values]
+    return f"({place} IS NULL OR {place} NOT IN ({marks}))", [path, path, *values]
+
+
+def _scalar(value: Any) -> None:
+    if not isinstance(value, str | int | float | bool):
+        raise UnusableFilter(f"a filter compares with text, a number or true/false, found {value!r:.80}")
+
+
+def _only(given: Mapping[str, Any], *keys: str) -> None:
+    if set(given) != set(keys):
+        raise UnusableFilter(
+            f"a filter of type {given['type']!r} has the keys {', '.join(keys)}; found {', '.join(given)}"
+        )

@@ -1,0 +1,103 @@
+"""Where the derived indexes of a collection live, and up to which change each was saved.
+
+``<folder>/<name>-<dimension>/vectors-<seq>.usearch`` and ``…/words/`` with ``words.seq`` beside it. A stamp is written
+after what it vouches for, so after a crash it is too old at worst, and changes are applied again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ragworks.storage.vector_index import HnswIndex
+from ragworks.storage.word_index import Bm25Index
+from ragworks.types import IndexRows, chunk_keys
+
+SAVE_EVERY = 5000  # chunks: re-adding so many takes a few seconds after a crash, writing the file well under one
+
+
+def folder_name(collection: str) -> str:
+    """A folder for any collection name: readable, and unique by its hash."""
+    readable = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in collection)[:40]
+    return f"{readable}.{hashlib.blake2b(collection.encode(), digest_size=6).hexdigest()}"
+
+
+class DerivedIndexes:
+    """protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
+
+    def __init__(self, root: Path, collection: str, dimension: int) -> None:
+        self._folder = root / folder_name(collection)
+        self._dimension = dimension
+        self._unsaved = 0
+        try:
+            self._open()
+        except ValueError:
+            self.reset()
+
+    def _open(self) -> None:
+        (self._folder / "words").mkdir(parents=True, exist_ok=True)
+        self.words = Bm25Index(self._folder / "words")
+        saved = max(self._folder.glob("vectors-*.usearch"), key=_seq_of, default=None)
+        self.vectors = HnswIndex(self._dimension, saved)
+        self.seq = min(_seq_of(saved), self._words_seq()) if saved else 0
+        if not self.seq and len(self.words.keys()):
+            raise ValueError("words without vectors")
+
+    def apply(self, removed: Sequence[tuple[int, int]], added: Sequence[tuple[int, IndexRows]], seq: int) -> None:
+        for version, count in removed:
+            self.vectors.remove(chunk_keys(version, count))
+        for _, rows in added:
+            self.vectors.add(rows.keys, rows.vectors)
+        self.words.apply(
+            [version for version, _ in removed],
+            [(v, key, text) for v, rows in added for key, text in zip(rows.keys.tolist(), rows.texts, strict=True)],
+        )
+        self.seq = seq
+        _write(self._folder / "words.seq", str(seq))
+        self._unsaved += sum(count for _, count in removed) + sum(len(rows.texts) for _, rows in added)
+        if self._unsaved >= SAVE_EVERY:
+            self.save()
+
+    def reset(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._open()
+
+    def save(self) -> None:
+        """Write the vectors under a name that tells their change; the words are on disk already."""
+        temporary = self._folder / "vectors.new"
+        self.vectors.save(temporary)
+        final = self._folder / f"vectors-{self.seq}.usearch"
+        os.replace(temporary, final)
+        for old in self._folder.glob("vectors-*.usearch"):
+            if old != final:
+                old.unlink()
+        self._unsaved = 0
+
+    def close(self) -> None:
+        if self._unsaved:
+            self.save()
+        self.words.close()
+
+    def _words_seq(self) -> int:
+        try:
+            return int((self._folder / "words.seq").read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+def remove_indexes(root: Path, collection: str) -> None:
+    """Forget the indexes of a collection that is gone."""
+    shutil.rmtree(root / folder_name(collection), ignore_errors=True)
+
+
+def _seq_of(file: Path) -> int:
+    return int(file.stem.removeprefix("vectors-"))
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_suffix(".new")
+    temporary.write_text(text)
+    os.replace(temporary, file)

@@ -1,0 +1,248 @@
+"""What every protocols.Rows promises, seen through the vector store that follows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragworks.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    DocumentNotFound,
+    InvalidInput,
+    LeaseLost,
+    ModelMismatch,
+    UnusableFilter,
+)
+from ragworks.types import Query
+from stores import DIMENSION, Opened, claimed, opened, publish, read, stage, vector
+
+TEXT = "The battery of the city bike lasts five years. " * 4
+
+
+async def found(at: Opened, words: str, filter: dict | None = None, collection: str = "default") -> set[str]:
+    dense, lexical = await at.store.legs(collection, [Query(None, words)], 10, filter)
+    assert not dense
+    rows = await at.store.chunks(collection, list(lexical))
+    return {row.document_id for row in rows.values()}
+
+
+async def test_a_published_document_is_found_by_word_and_by_vector(storage: Opened) -> None:
+    await publish(storage, "bike", TEXT, pieces=2)
+    half = TEXT[: len(TEXT) // 2]
+    dense, lexical = await storage.store.legs("default", [Query(vector(half), "battery")], 10, None)
+    assert set(dense) == set(lexical)
+    assert max(dense.values()) == pytest.approx(1.0, abs=1e-3)
+    assert await found(storage, "batteries") == {"bike"}
+
+
+async def test_nothing_of_a_staged_version_is_visible(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text=TEXT)
+    await stage(storage, task, read(TEXT))
+    assert await found(storage, "battery") == set()
+    assert await storage.rows.document("default", "bike") is None
+
+
+async def test_the_old_version_answers_until_the_new_one_is_published(storage: Opened) -> None:
+    await publish(storage, "bike", "old words here")
+    task = await claimed(storage, "bike", text="new words there")
+    version = await stage(storage, task, read("new words there"))
+    assert await found(storage, "old") == {"bike"}
+    await storage.store.publish(task, version)
+    assert await found(storage, "old") == set()
+    assert await found(storage, "new") == {"bike"}
+    assert (await storage.store.checkup()).healthy
+
+
+async def test_publishing_without_a_lease_shows_nothing(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text=TEXT)
+    version = await stage(storage, task, read(TEXT))
+    await storage.jobs.recover()
+    with pytest.raises(LeaseLost):
+        await storage.store.publish(task, version)
+    assert await storage.rows.document("default", "bike") is None
+
+
+async def test_publishing_an_incomplete_version_shows_nothing(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text=TEXT)
+    version = await storage.store.begin(task, read(TEXT, pieces=3), "model", DIMENSION)
+    with pytest.raises(LeaseLost, match="0 of 3 chunks"):
+        await storage.store.publish(task, version)
+
+
+async def test_a_delete_removes_bytes_rows_vectors_and_words(storage: Opened) -> None:
+    await publish(storage, "bike", TEXT, pieces=2)
+    await publish(storage, "boat", "the boat has a keel")
+    await storage.store.delete_document("default", "bike")
+    after = await storage.store.checkup()
+    assert (after.documents, after.chunks, after.vectors, after.words, after.blobs) == (1, 1, 1, 1, 1)
+    assert after.healthy
+    assert await found(storage, "battery") == set()
+    assert not await storage.store.stored_vectors([TEXT[: len(TEXT) // 2].encode()[:16]])
+    with pytest.raises(DocumentNotFound):
+        await storage.store.delete_document("default", "bike")
+
+
+async def test_a_delete_cancels_the_attempt_that_would_bring_the_document_back(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text=TEXT)
+    version = await stage(storage, task, read(TEXT))
+    await storage.store.delete_document("default", "bike")
+    with pytest.raises(LeaseLost):
+        await storage.store.publish(task, version)
+
+
+async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: Opened) -> None:
+    await publish(storage, "one", TEXT)
+    await publish(storage, "two", TEXT)
+    await storage.store.delete_document("default", "one")
+    assert len(storage.blobs.hashes()) == 1
+    await storage.store.delete_document("default", "two")
+    assert storage.blobs.hashes() == set()
+
+
+async def test_a_second_model_is_refused_with_the_names_of_both(storage: Opened) -> None:
+    await publish(storage, "bike", TEXT)
+    task = await claimed(storage, "boat", text="keel")
+    with pytest.raises(ModelMismatch, match=r"model.*other"):
+        await stage(storage, task, read("keel"), fingerprint="other")
+
+
+async def test_a_dropped_collection_leaves_nothing_and_its_name_can_be_used_again(storage: Opened) -> None:
+    await storage.store.create_collection("trial")
+    with pytest.raises(CollectionExists):
+        await storage.store.create_collection("trial")
+    task = await claimed(storage, "bike", collection="trial", text=TEXT)
+    await storage.store.publish(task, await stage(storage, task, read(TEXT)))
+    assert await found(storage, "battery", collection="trial") == {"bike"}
+    await storage.store.drop_collection("trial")
+    with pytest.raises(CollectionNotFound):
+        await storage.store.collection("trial")
+    after = await storage.store.checkup()
+    assert (after.chunks, after.words, after.blobs, after.problems) == (0, 0, 0, ())
+    await storage.store.create_collection("trial")
+    task = await claimed(storage, "boat", collection="trial", text="the keel of a boat")
+    await storage.store.publish(task, await stage(storage, task, read("the keel of a boat")))
+    assert await found(storage, "keel battery", collection="trial") == {"boat"}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "-a", "a/b", "x" * 129])
+async def test_a_collection_name_that_could_mean_a_path_is_refused(storage: Opened, name: str) -> None:
+    with pytest.raises(InvalidInput, match="letters, digits"):
+        await storage.store.create_collection(name)
+
+
+FILTERS = [
+    ({"type": "eq", "key": "year", "value": 2024}, {"b"}),
+    ({"type": "ne", "key": "year", "value": 2024}, {"a", "c", "d"}),
+    ({"type": "gt", "key": "year", "value": 2023}, {"b"}),
+    ({"type": "lte", "key": "year", "value": 2023}, {"a"}),
+    ({"type": "in", "key": "kind", "value": ["manual", "note"]}, {"a", "b"}),
+    ({"type": "nin", "key": "kind", "value": ["manual"]}, {"b", "c", "d"}),
+    ({"type": "gt", "key": "kind", "value": 5}, set()),
+    ({"type": "eq", "key": "draft", "value": True}, {"d"}),
+    (
+        {
+            "type": "or",
+            "filters": [
+                {"type": "eq", "key": "draft", "value": True},
+                {
+                    "type": "and",
+                    "filters": [
+                        {"type": "eq", "key": "year", "value": 2023},
+                        {"type": "eq", "key": "kind", "value": "manual"},
+                    ],
+                },
+            ],
+        },
+        {"a", "d"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("filter", "expected"), FILTERS)
+async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expected: set[str]) -> None:
+    metadata = {
+        "a": {"year": 2023, "kind": "manual"},
+        "b": {"year": 2024, "kind": "note"},
+        "c": {},
+        "d": {"draft": True},
+    }
+    for name, fields in metadata.items():
+        await publish(storage, name, f"battery of {name}", metadata=fields)
+    assert await found(storage, "battery", filter) == expected
+    near, _ = await storage.store.legs("default", [Query(vector("x"), None)], 10, filter)
+    assert len(near) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {},
+        {"type": "like", "key": "a", "value": 1},
+        {"type": "eq", "key": "a"},
+        {"type": "eq", "key": 'a"', "value": 1},
+        {"type": "eq", "key": "a", "value": [1]},
+        {"type": "in", "key": "a", "value": []},
+        {"type": "and", "filters": []},
+        {"type": "and", "filters": [3]},
+        {"type": "eq", "key": "a", "value": 1, "more": 2},
+    ],
+)
+async def test_a_filter_that_means_nothing_is_refused(storage: Opened, filter: dict) -> None:
+    await publish(storage, "bike", TEXT)
+    with pytest.raises(UnusableFilter):
+        await found(storage, "battery", filter)
+
+
+async def test_an_index_survives_a_restart_and_one_that_is_lost_is_rebuilt(tmp_path: Path) -> None:
+    async with opened(tmp_path) as at:
+        await publish(at, "bike", TEXT, pieces=3)
+    async with opened(tmp_path) as at:
+        assert at.store.stats()["indexes_rebuilt"] == 0
+        assert await found(at, "battery") == {"bike"}
+    for file in (tmp_path / "index").rglob("*.usearch"):
+        file.write_bytes(b"not an index")
+    async with opened(tmp_path) as at:
+        assert await found(at, "battery") == {"bike"}
+        assert (await at.store.checkup()).healthy
+
+
+async def test_an_index_that_missed_changes_catches_up(tmp_path: Path) -> None:
+    """As after kill -9: the rows are there, the saved index is older."""
+    async with opened(tmp_path) as at:
+        await publish(at, "bike", TEXT, pieces=3)
+    saved = {file: file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file()}
+    async with opened(tmp_path) as at:
+        await publish(at, "boat", "the keel of a boat")
+        await at.store.delete_document("default", "bike")
+    for file in (tmp_path / "index").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    for file, data in saved.items():
+        file.write_bytes(data)
+    async with opened(tmp_path) as at:
+        assert await found(at, "battery keel") == {"boat"}
+        assert (await at.store.checkup()).healthy
+
+
+async def test_doctor_names_what_differs(storage: Opened) -> None:
+    await publish(storage, "bike", TEXT, pieces=3)
+    await publish(storage, "boat", "the keel of a boat")
+    await storage.database.write(
+        lambda db: db.execute("DELETE FROM chunks WHERE id IN (SELECT id FROM chunks LIMIT 1)")
+    )
+    storage.blobs.remove(next(iter(storage.blobs.hashes())))
+    problems = (await storage.store.checkup()).problems
+    assert any("3 chunks expected, 2 found" in one for one in problems)
+    assert any("vector index belong to no chunk" in one for one in problems)
+    assert any("original bytes" in one for one in problems)
+
+
+async def test_stored_vectors_are_found_by_key_while_a_live_chunk_holds_them(storage: Opened) -> None:
+    await publish(storage, "boat", "the keel of a boat")
+    key = b"the keel of a boat"[:16]
+    held = await storage.store.stored_vectors([key, b"unknown"])
+    assert set(held) == {key}
+    assert np.allclose(held[key], vector("the keel of a boat"), atol=1e-3)
