@@ -1,0 +1,78 @@
+"""READ FIRST: how a document becomes searchable.
+
+document -> parse -> clean -> enrich -> chunk -> embed -> store
+            └──────── in a worker process ───────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ragworks.errors import EmbeddingFailed
+from ragworks.protocols import DocumentStore, Embedder, OnStage, Reader
+from ragworks.text.chunk import embed_text
+from ragworks.types import Chunk, Document, ReadDocument, Stage, Task
+
+BATCH = 64  # chunks embedded and staged at a time: about one transaction a second, memory bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What an attempt came to. ``unchanged``: these bytes were indexed under this id already."""
+
+    unchanged: bool
+    warnings: tuple[str, ...] = ()
+
+
+async def ingest(
+    task: Task, *, reader: Reader, embedder: Embedder, store: DocumentStore, on_stage: OnStage
+) -> Ingested:
+    """Make the task's document visible to searches, or leave what was visible as it was.
+
+    Raises a DocumentError when it cannot be indexed, LeaseLost when it no longer should be.
+    """
+    current = await store.current(task.collection, task.document_id)
+    if current and _holds(current, task):
+        await store.describe(task)
+        return Ingested(unchanged=current.task_id != task.id, warnings=current.warnings)
+
+    document = await reader.read(task, on_stage)
+    on_stage(Stage.EMBEDDING)
+    version = await store.begin(task, document, embedder.fingerprint, embedder.dimension)
+    try:
+        for chunks in _batches(document.chunks):
+            await _embed_and_stage(version, document, chunks, embedder, store)
+        on_stage(Stage.STORING)
+        await store.publish(task, version)
+    except BaseException:  # also when cancelled: what was staged is never seen, and need not stay
+        await asyncio.shield(store.discard(version))
+        raise
+    return Ingested(unchanged=False, warnings=document.warnings)
+
+
+def _holds(current: Document, task: Task) -> bool:
+    """Same bytes, and a title that says the same: the title is part of what is embedded."""
+    return current.content_hash == task.content_hash and task.title in (None, current.title)
+
+
+async def _embed_and_stage(
+    version: int, document: ReadDocument, chunks: Sequence[Chunk], embedder: Embedder, store: DocumentStore
+) -> None:
+    texts = [embed_text(chunk, document.title) for chunk in chunks]
+    result = await embedder.embed_texts(texts)
+    if result.failed:
+        first = result.failed[0]
+        raise EmbeddingFailed(
+            f"{len(result.failed)} of {len(texts)} passages could not be embedded: {first.reason}",
+            transient=any(one.transient for one in result.failed),
+        )
+    vectors = [vector for vector in result.embeddings if vector is not None]
+    words = [f"{document.title}\n{chunk.prefix}" for chunk in chunks]
+    await store.stage(version, chunks, words, [embedder.embedding_key(text) for text in texts], vectors)
+
+
+def _batches(chunks: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
+    for start in range(0, len(chunks), BATCH):
+        yield chunks[start : start + BATCH]

@@ -1,0 +1,334 @@
+"""Accepts documents durably, then takes each through ``ingest``; says how far each is and why one failed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any
+
+from ragworks.errors import DocumentTooLarge, IdempotencyKeyInUse, NotReady, QueueFull, SubmissionTooLarge
+from ragworks.ingest import Ingested, ingest
+from ragworks.policies.admission import Admission, QueueState, decide, drain_s
+from ragworks.policies.retrying import RetrySettings
+from ragworks.protocols import Blobs, Clock, DocumentStore, Embedder, JobQueue, OnStage, Reader
+from ragworks.settings import ProcessorSettings
+from ragworks.types import (
+    Acceptance,
+    Health,
+    Incoming,
+    Job,
+    Load,
+    Page,
+    ServiceHealth,
+    Stage,
+    Submission,
+    Task,
+    TaskState,
+    Upload,
+)
+from ragworks.workers.jobs import JobRunner, Outcome
+
+NAME = "document_processor"
+REMEMBERED = 1000  # ended documents from which rates are measured
+EVENT_GAP_S = 0.2  # a watcher of a job hears at most five times a second
+LOOK_AGAIN_S = 5.0
+ENDED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED)
+
+ForgetBlobs = Callable[[Sequence[str]], Any]
+OnStageEnd = Callable[[Stage, float], None]
+OnDocument = Callable[[Outcome], None]
+
+
+class DocumentProcessor:
+    """The service around a durable queue. ``initialize`` takes up what a dead server left."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        *,
+        queue: JobQueue,
+        blobs: Blobs,
+        reader: Reader,
+        embedder: Embedder,
+        store: DocumentStore,
+        clock: Clock,
+        rng: Random,
+        on_stage_end: OnStageEnd = lambda stage, seconds: None,
+        on_document: OnDocument = lambda outcome: None,
+    ) -> None:
+        self._settings, self._queue, self._blobs = settings, queue, blobs
+        self._reader, self._embedder, self._store, self._clock = reader, embedder, store, clock
+        self._rng, self._on_stage_end, self._on_document = rng, on_stage_end, on_document
+        self._runner: JobRunner | None = None
+        self._finished: deque[float] = deque(maxlen=REMEMBERED)
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._counts = {"documents_processed": 0, "processing_errors": 0}
+        self._keys_in_use: set[str] = set()
+        self._load = Load(0, 0)
+
+    # service
+
+    async def initialize(self) -> None:
+        await self._queue.recover()
+        retry = RetrySettings(max_attempts=self._settings.max_attempts)
+        self._runner = await JobRunner(
+            self._queue,
+            self._run,
+            slots=self._settings.concurrent_documents,
+            retry=retry,
+            clock=self._clock,
+            rng=self._rng,
+            on_end=self._ended,
+        ).__aenter__()
+        self._load = await self._queue.load()
+
+    async def shutdown(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner:
+            await runner.__aexit__()
+
+    async def check_health(self) -> ServiceHealth:
+        failure = self._runner.failure if self._runner else None
+        if self._runner is None or failure:
+            return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
+        self._load = await self._queue.load()
+        return ServiceHealth(NAME, Health.HEALTHY, error_count=self._counts["processing_errors"], details=self.stats())
+
+    def stats(self) -> Mapping[str, Any]:
+        average = sum(self._seconds) / len(self._seconds) if self._seconds else 0.0
+        running = self._runner.running if self._runner else 0
+        return {
+            **self._counts,
+            "average_processing_time": average,
+            "queue_size": self._load.documents,
+            "queue_bytes": self._load.size_bytes,
+            "running": running,
+        }
+
+    # submitting
+
+    async def process_documents(
+        self,
+        collection: str,
+        uploads: Sequence[Upload],
+        *,
+        idempotency_key: str | None = None,
+        request_hash: str = "",
+        wait: bool = True,
+    ) -> Submission:
+        """Keep all documents durably and queue them, whole or not at all; then they cannot be lost.
+
+        Without room, waits for it, or raises QueueFull if ``wait`` is False. Raises SubmissionTooLarge if there can
+        never be room, DocumentTooLarge if every document is too large (else such a document fails alone),
+        CollectionNotFound, IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
+        """
+        if idempotency_key is None:
+            return await self._submit(collection, uploads, None, "", wait)
+        if idempotency_key in self._keys_in_use:
+            raise IdempotencyKeyInUse(f"a request with Idempotency-Key {idempotency_key!r} is still running")
+        self._keys_in_use.add(idempotency_key)
+        try:
+            return await self._submit(collection, uploads, idempotency_key, request_hash, wait)
+        finally:
+            self._keys_in_use.discard(idempotency_key)
+
+    async def _submit(
+        self, collection: str, uploads: Sequence[Upload], key: str | None, request_hash: str, wait: bool
+    ) -> Submission:
+        runner = self._required()
+        sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
+        fitting = [size for size in sizes if size <= self._settings.max_document_bytes]
+        if uploads and not fitting:
+            raise DocumentTooLarge(self._too_large(min(sizes)))
+        await self._admit(len(fitting), sum(fitting), wait)
+        room = Load(self._settings.max_queue_size, self._settings.max_queue_bytes)
+        kept: list[Incoming] = []
+        accepted: Acceptance | None = None
+        try:
+            for upload, size in zip(uploads, sizes, strict=True):
+                kept.append(await asyncio.to_thread(self._keep, upload, size))
+            while (accepted := await self._queue.accept(collection, kept, room, key, request_hash)) is None:
+                await self._admit(len(fitting), sum(fitting), wait)
+        finally:
+            hashes = [one.content_hash for one in kept if one.content_hash]
+            self._blobs.unpin(hashes)
+            if accepted is None or accepted.repeated:  # these bytes were not queued, so nothing may need them
+                await asyncio.shield(self._store.forget_blobs(hashes))
+        self._load = await self._queue.load()
+        runner.wake()
+        return Submission(
+            processing_job_id=accepted.job_id,
+            documents_queued=len(accepted.task_ids),
+            processing_task_ids=accepted.task_ids,
+            estimated_completion_time=self._estimate(),
+            current_queue_size=accepted.queue_size,
+        )
+
+    async def _admit(self, documents: int, size_bytes: int, wait: bool) -> None:
+        while True:
+            news = self._required().news
+            decision = await self._decide(documents, size_bytes)
+            if decision.admitted:
+                return
+            if not decision.possible:
+                raise SubmissionTooLarge(f"this submission can never fit: {decision.reason}; send it in parts")
+            if not wait:
+                raise QueueFull(
+                    f"the queue is full ({decision.reason}); try again in {decision.retry_after_s:.0f} s",
+                    retry_after_s=decision.retry_after_s,
+                )
+            await self._required().changed(news, decision.retry_after_s)
+
+    async def _decide(self, documents: int, size_bytes: int) -> Admission:
+        self._load = await self._queue.load()
+        seen = QueueState(
+            self._load.documents,
+            self._load.size_bytes,
+            self._settings.max_queue_size,
+            self._settings.max_queue_bytes,
+            tuple(self._finished),
+        )
+        return decide(seen, documents, size_bytes, self._clock.monotonic())
+
+    def _keep(self, upload: Upload, size: int) -> Incoming:
+        common = partial(
+            Incoming,
+            document_id=upload.id,
+            name=upload.name,
+            title=upload.title,
+            metadata=upload.metadata,
+            media_type=upload.media_type,
+        )
+        if size > self._settings.max_document_bytes:
+            return common(
+                content_hash="", size_bytes=size, error_code=DocumentTooLarge.code, error_message=self._too_large(size)
+            )
+        content_hash, size = self._blobs.put(upload.source)
+        return common(content_hash=content_hash, size_bytes=size)
+
+    def _too_large(self, size: int) -> str:
+        limit = self._settings.max_document_bytes
+        return (
+            f"the document has {size / 1e6:.1f} MB, the limit is {limit / 1e6:.1f} MB: split it, or raise "
+            "document_processor.max_document_bytes"
+        )
+
+    def _estimate(self) -> float:
+        measured = drain_s(self._finished, self._load.documents, self._clock.monotonic())
+        if measured is not None:
+            return measured
+        average = sum(self._seconds) / len(self._seconds) if self._seconds else 1.0
+        return average * self._load.documents / self._settings.concurrent_documents
+
+    # working
+
+    async def _run(self, task: Task, on_stage: OnStage) -> Ingested:
+        timer = _StageTimer(self._clock, self._on_stage_end)
+
+        def entered(stage: Stage) -> None:
+            timer.enter(stage)
+            on_stage(stage)
+
+        entered(Stage.PARSING)
+        done = await ingest(task, reader=self._reader, embedder=self._embedder, store=self._store, on_stage=entered)
+        timer.end()
+        return done
+
+    def _ended(self, outcome: Outcome, seconds: float) -> None:
+        self._on_document(outcome)
+        if outcome.kind in ("retried", "cancelled"):
+            return
+        self._finished.append(self._clock.monotonic())
+        self._seconds.append(seconds)
+        self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
+
+    # looking and steering
+
+    async def jobs(self, limit: int, after: str | None) -> Page[Job]:
+        return await self._queue.jobs(limit, after)
+
+    async def job(self, job_id: str) -> Job:
+        job = await self._queue.job(job_id)
+        runner = self._runner
+        if runner is None:
+            return job
+        shown = tuple(
+            replace(one, stage=runner.stage_of(one.task_id) or one.stage)
+            if one.status == TaskState.IN_PROGRESS
+            else one
+            for one in job.documents
+        )
+        return replace(job, documents=shown)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel what has not ended; documents that are indexed stay."""
+        hashes = await self._queue.cancel(job_id)
+        if self._runner:
+            self._runner.cancel_unless(lambda task: task.job_id != job_id)
+        await self._store.forget_blobs(list(hashes))
+        self._changed()
+        return await self.job(job_id)
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue the failed documents of a job again."""
+        await self._queue.retry(job_id)
+        self._changed()
+        return await self.job(job_id)
+
+    async def events(self, job_id: str) -> AsyncIterator[Job]:
+        """The job now, then each time it changed, until it has ended. Raises JobNotFound."""
+        last: Job | None = None
+        while last is None or last.status not in ENDED:
+            news = self._required().news
+            job = await self.job(job_id)
+            if job != last:
+                last = job
+                yield job
+            else:
+                await self._required().changed(news, LOOK_AGAIN_S)
+                await self._clock.sleep(EVENT_GAP_S)
+
+    async def finished(self, job_id: str) -> Job:
+        """The job, once every document of it has ended. Raises JobNotFound."""
+        while True:
+            news = self._required().news
+            job = await self.job(job_id)
+            if job.status in ENDED:
+                return job
+            await self._required().changed(news, LOOK_AGAIN_S)
+
+    def _changed(self) -> None:
+        if self._runner:
+            self._runner.wake()
+
+    def _required(self) -> JobRunner:
+        if self._runner is None:
+            raise NotReady("document_processor is not running; try again in a second")
+        return self._runner
+
+
+class _StageTimer:
+    """Seconds spent in each stage, told as the next one begins."""
+
+    def __init__(self, clock: Clock, tell: OnStageEnd) -> None:
+        self._clock, self._tell = clock, tell
+        self._stage: Stage | None = None
+        self._since = 0.0
+
+    def enter(self, stage: Stage) -> None:
+        self.end()
+        self._stage, self._since = stage, self._clock.monotonic()
+
+    def end(self) -> None:
+        if self._stage is not None:
+            self._tell(self._stage, self._clock.monotonic() - self._since)
+            self._stage = None
+
+
+def _size(upload: Upload) -> int:
+    return os.stat(upload.source).st_size if isinstance(upload.source, str) else len(upload.source)

@@ -1,0 +1,257 @@
+"""From submission to searchable: real queue, rows, blobs and indexes; a scripted reader; the hashing embedder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ragworks.errors import (
+    CorruptDocument,
+    DocumentTooLarge,
+    IdempotencyKeyInUse,
+    QueueFull,
+    SubmissionTooLarge,
+    WorkerCrashed,
+)
+from ragworks.protocols import OnStage
+from ragworks.services.document_processor import DocumentProcessor
+from ragworks.services.embeddings_service import EmbeddingsService
+from ragworks.settings import EmbeddingsSettings, ProcessorSettings
+from ragworks.testing import ScriptedModel, until
+from ragworks.types import Job, Query, ReadDocument, Stage, Task, TaskState, Upload
+from stores import Opened, opened, read
+
+
+class ScriptedReader:
+    """Reads a blob as one chunk; first raises what ``errors`` lists for the document; waits while ``gate`` is clear."""
+
+    def __init__(self, path_of: Callable[[str], str]) -> None:
+        self.path_of = path_of
+        self.errors: dict[str, list[Exception]] = {}
+        self.reads: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument:
+        self.reads.append(task.document_id)
+        await self.gate.wait()
+        if self.errors.get(task.document_id):
+            raise self.errors[task.document_id].pop(0)
+        on_stage(Stage.CHUNKING)
+        text = await asyncio.to_thread(Path(self.path_of(task.content_hash)).read_text)
+        return read(text, title=task.title or task.name)
+
+
+class Bench:
+    def __init__(self, at: Opened, processor: DocumentProcessor, reader: ScriptedReader, model: ScriptedModel) -> None:
+        self.at, self.processor, self.reader, self.model = at, processor, reader, model
+
+    async def submit(self, *uploads: Upload, **options: object) -> str:
+        receipt = await self.processor.process_documents("default", uploads, **options)  # type: ignore[arg-type]
+        return receipt.processing_job_id
+
+    async def ended(self, job_id: str) -> Job:
+        return await self.processor.finished(job_id)
+
+    async def found(self, words: str) -> set[str]:
+        _, lexical = await self.at.store.legs("default", [Query(None, words)], 10, None)
+        return {row.document_id for row in (await self.at.store.chunks("default", list(lexical))).values()}
+
+
+def doc(name: str, text: str = "", **fields: object) -> Upload:
+    return Upload(name, name, (text or f"text of {name}").encode(), **fields)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
+    async with opened(path) as at:
+        model = ScriptedModel()
+        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
+        reader = ScriptedReader(at.blobs.path)
+        processor = DocumentProcessor(
+            ProcessorSettings(**limits),  # type: ignore[arg-type]
+            queue=at.jobs,
+            blobs=at.blobs,
+            reader=reader,
+            embedder=embedder,
+            store=at.store,
+            clock=at.clock,
+            rng=Random(0),
+        )
+        await embedder.initialize()
+        await processor.initialize()
+        try:
+            yield Bench(at, processor, reader, model)
+        finally:
+            reader.gate.set()
+            await processor.shutdown()
+            await embedder.shutdown()
+
+
+async def test_a_document_that_is_accepted_ends_up_searchable(tmp_path: Path) -> None:
+    """In the first sketch the workers made chunks and dropped them."""
+    async with bench(tmp_path) as at:
+        job = await at.ended(await at.submit(doc("a", "the battery lasts"), doc("b", "a boat")))
+        assert job.status == TaskState.COMPLETED
+        assert await at.found("battery") == {"a"}
+        assert (await at.at.store.checkup()).healthy
+        assert at.processor.stats()["documents_processed"] == 2
+
+
+async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        await at.ended(await at.submit(doc("a")))
+        job = await at.ended(await at.submit(doc("a", metadata={"year": 2026})))
+        assert job.documents[0].unchanged
+        assert at.reader.reads == ["a"]
+        assert (await at.at.store.document("default", "a")).metadata == {"year": 2026}
+
+
+async def test_a_new_title_is_a_change_since_it_is_embedded(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        await at.ended(await at.submit(doc("a", title="Old")))
+        job = await at.ended(await at.submit(doc("a", title="New")))
+        assert not job.documents[0].unchanged
+        assert (await at.at.store.document("default", "a")).title == "New"
+
+
+async def test_one_bad_document_fails_alone_with_stage_code_and_reason(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.errors["bad"] = [CorruptDocument("the PDF is cut off")]
+        job = await at.ended(await at.submit(doc("bad"), doc("good")))
+        bad, good = job.documents
+        assert (bad.status, bad.stage, bad.error_code) == (TaskState.FAILED, Stage.PARSING, "corrupt_document")
+        assert bad.error_message == "the PDF is cut off"
+        assert good.status == TaskState.COMPLETED
+        assert at.processor.stats()["processing_errors"] == 1
+
+
+async def test_a_crashed_worker_is_retried_and_a_poison_document_ends_after_its_attempts(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_attempts=3) as at:
+        at.reader.errors["unlucky"] = [WorkerCrashed("killed")]
+        at.reader.errors["poison"] = [WorkerCrashed(f"killed {n}") for n in range(9)]
+        job_id = await at.submit(doc("unlucky"), doc("poison"))
+        ending = asyncio.ensure_future(at.ended(job_id))
+        while not ending.done():
+            await at.at.clock.advance(5)
+        unlucky, poison = (await ending).documents
+        assert unlucky.status == TaskState.COMPLETED
+        assert (poison.status, poison.error_code, poison.attempts) == (TaskState.FAILED, "worker_crashed", 3)
+        assert at.reader.reads.count("poison") == 3
+
+
+async def test_a_text_that_cannot_be_embedded_fails_its_document_and_stores_no_vector(tmp_path: Path) -> None:
+    """Zero vectors for failed texts, and success reported, was the first sketch's way."""
+    async with bench(tmp_path) as at:
+        at.model.rewrite = lambda texts, vectors: vectors * 0
+        job = await at.ended(await at.submit(doc("a")))
+        assert job.documents[0].error_code == "embedding_failed"
+        check = await at.at.store.checkup()
+        assert (check.documents, check.chunks, check.problems) == (0, 0, ())
+
+
+async def test_a_full_queue_says_when_to_come_back_and_accepts_nothing(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=2, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        await at.submit(doc("a"), doc("b"))
+        with pytest.raises(QueueFull) as refused:
+            await at.submit(doc("c"), wait=False)
+        assert refused.value.retry_after_s >= 1
+        assert len(at.at.blobs.hashes()) == 2
+        waiting = asyncio.ensure_future(at.submit(doc("c")))
+        at.reader.gate.set()
+        assert (await at.ended(await waiting)).status == TaskState.COMPLETED
+
+
+async def test_what_can_never_fit_is_refused_and_one_document_too_large_fails_alone(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=2, max_document_bytes=10) as at:
+        with pytest.raises(SubmissionTooLarge, match="can never fit"):
+            await at.submit(doc("a", "1"), doc("b", "2"), doc("c", "3"))
+        with pytest.raises(DocumentTooLarge, match="max_document_bytes"):
+            await at.submit(doc("a", "x" * 11))
+        small, large = (await at.ended(await at.submit(doc("small", "tiny"), doc("large", "x" * 11)))).documents
+        assert (small.status, large.status, large.error_code) == (
+            TaskState.COMPLETED,
+            TaskState.FAILED,
+            "document_too_large",
+        )
+        assert len(at.at.blobs.hashes()) == 1
+
+
+async def test_an_idempotency_key_returns_the_first_receipt_and_two_at_once_are_refused(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        options = {"idempotency_key": "k", "request_hash": "h"}
+        first = await at.submit(doc("a"), **options)
+        await at.ended(first)
+        await at.at.store.delete_document("default", "a")
+        assert await at.submit(doc("a"), **options) == first
+        assert at.at.blobs.hashes() == set()
+        results = await asyncio.gather(
+            *(at.submit(doc("b"), idempotency_key="x") for _ in range(2)), return_exceptions=True
+        )
+        assert sorted(type(one).__name__ for one in results) == [IdempotencyKeyInUse.__name__, "str"]
+
+
+async def test_cancel_stops_what_runs_and_leaves_no_trace(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a"), doc("b"))
+        await until(lambda: len(at.reader.reads) == 2)
+        job = await at.processor.cancel(job_id)
+        assert job.status == TaskState.CANCELLED
+        await until(lambda: at.processor.stats()["running"] == 0)
+        check = await at.at.store.checkup()
+        assert (check.documents, check.blobs, check.problems) == (0, 0, ())
+
+
+async def test_a_failed_document_can_be_retried_without_sending_it_again(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.errors["a"] = [CorruptDocument("not today")]
+        job_id = await at.submit(doc("a", "the battery"))
+        assert (await at.ended(job_id)).status == TaskState.FAILED
+        await at.processor.retry(job_id)
+        assert (await at.ended(job_id)).status == TaskState.COMPLETED
+        assert await at.found("battery") == {"a"}
+
+
+async def test_events_tell_a_job_from_now_to_its_end(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a"))
+        heard: list[Job] = []
+
+        async def listen() -> None:
+            async for job in at.processor.events(job_id):
+                heard.append(job)
+
+        listening = asyncio.ensure_future(listen())
+        await until(lambda: heard)
+        at.reader.gate.set()
+        while not listening.done():
+            await at.at.clock.advance(1)
+        await listening
+        assert heard[0].status in (TaskState.QUEUED, TaskState.IN_PROGRESS)
+        assert heard[-1].status == TaskState.COMPLETED
+
+
+async def test_stopping_gives_leases_back_so_that_the_next_start_goes_on(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        await at.submit(doc("a", "the battery"))
+    async with bench(tmp_path) as at:
+        page = await at.processor.jobs(1, None)
+        assert (await at.ended(page.data[0].id)).status == TaskState.COMPLETED
+        assert await at.found("battery") == {"a"}
+
+
+async def test_a_submission_that_was_refused_leaves_no_bytes(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        from ragworks.errors import CollectionNotFound
+
+        with pytest.raises(CollectionNotFound):
+            await at.processor.process_documents("nowhere", [doc("a")])
+        assert at.at.blobs.hashes() == set()
