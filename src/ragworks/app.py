@@ -1,0 +1,216 @@
+"""The composition root: settings in, a running App out. The only module that names concrete adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from random import Random
+from typing import Any
+
+from ragworks.answer import answer
+from ragworks.api.service import OrchestrationApi
+from ragworks.clock import SystemClock
+from ragworks.control.metrics import Metrics
+from ragworks.control.orchestrator import Orchestrator, Registration, registered
+from ragworks.errors import InvalidSettings
+from ragworks.models.carried import BGE_SMALL_EN, locate
+from ragworks.models.extractive import ExtractiveGenerator
+from ragworks.models.hashing import HashingEmbedder
+from ragworks.models.lexical import LexicalScorer
+from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer
+from ragworks.protocols import Model
+from ragworks.runtimes.processes import WorkerPool
+from ragworks.services.document_processor import DocumentProcessor
+from ragworks.services.embeddings_service import EmbeddingsService
+from ragworks.services.generation_service import GenerationService
+from ragworks.services.retrieval_service import RetrievalService
+from ragworks.services.vector_store import VectorStore
+from ragworks.settings import EmbeddingsSettings, Settings
+from ragworks.storage.blobs import FileBlobs
+from ragworks.storage.documents import SqliteRows
+from ragworks.storage.folder import DataFolder
+from ragworks.storage.indexes import DerivedIndexes, remove_indexes
+from ragworks.storage.jobs import SqliteJobs
+from ragworks.storage.sqlite import Database
+from ragworks.types import Answer, Embeddings, TextKind, Turn
+from ragworks.workers.jobs import Outcome
+from ragworks.workers.reading import PooledReader
+
+BUNDLED = "bge-small-en-v1.5"
+MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
+    BUNDLED: lambda settings: OnnxEmbedder(settings.threads),
+    "hashing": lambda settings: HashingEmbedder(),
+}
+
+
+class App:
+    """Every service of one data folder. Entering opens the folder and starts the services; leaving drains them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._resources = AsyncExitStack()
+        self._starting: asyncio.Task[Any] | None = None
+        clock, rng = SystemClock(), Random()
+        self._folder = DataFolder(settings.server.data)
+        self._database = Database(self._folder.database)
+        rows, jobs, blobs = (
+            SqliteRows(self._database, clock),
+            SqliteJobs(self._database, clock),
+            FileBlobs(self._folder.blobs),
+        )
+        processing = settings.document_processor
+        bundled = settings.embeddings_service.model_name == BUNDLED
+        scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
+        self._pool = WorkerPool(processing.workers or max(1, (os.cpu_count() or 2) - 1))
+
+        self.vector_store = VectorStore(
+            rows,
+            blobs,
+            lambda name, dimension: DerivedIndexes(self._folder.index, name, dimension),
+            lambda name: remove_indexes(self._folder.index, name),
+        )
+        self.embeddings_service = EmbeddingsService(
+            settings.embeddings_service,
+            lambda: _model(settings.embeddings_service),
+            self.vector_store,
+            clock,
+            self._embedded,
+        )
+        self.document_processor = DocumentProcessor(
+            processing,
+            queue=jobs,
+            blobs=blobs,
+            reader=PooledReader(
+                self._pool,
+                blobs.path,
+                tokenizer_path=str(locate(BGE_SMALL_EN).tokenizer) if bundled else None,
+                chunk_tokens=processing.chunk_tokens,
+                limit_s=processing.read_timeout_s,
+                max_memory_bytes=processing.read_memory_bytes,
+            ),
+            embedder=self.embeddings_service,
+            store=self.vector_store,
+            clock=clock,
+            rng=rng,
+            on_stage_end=self.metrics.stage,
+            on_document=self._ended,
+        )
+        self.retrieval_service = RetrievalService(
+            settings.retrieval_service,
+            store=self.vector_store,
+            embedder=self.embeddings_service,
+            embedder_ready=lambda: self.orchestrator.up("embeddings_service"),
+            scorer=scorer,
+            on_search=self.metrics.search,
+        )
+        self.generation_service = GenerationService(
+            ExtractiveGenerator(scorer, settings.generation_service.support_threshold),
+            clock,
+            scorer.load if isinstance(scorer, OnnxScorer) else None,
+        )
+        everything = {
+            "vector_store": Registration(self.vector_store),
+            "embeddings_service": Registration(self.embeddings_service),
+            "document_processor": Registration(self.document_processor, needs=("vector_store", "embeddings_service")),
+            "retrieval_service": Registration(
+                self.retrieval_service, needs=("vector_store",), wants=("embeddings_service",)
+            ),
+            "generation_service": Registration(self.generation_service),
+            "orchestration_api": Registration(
+                OrchestrationApi(clock, self.metrics.loop_lag),
+                wants=("document_processor", "retrieval_service", "generation_service"),
+            ),
+        }
+        self.orchestrator = Orchestrator(registered(settings.server.services, everything), clock, rng)
+        self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
+        for name in everything:
+            self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
+
+    async def __aenter__(self) -> App:
+        await self.start(wait=True)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self, *, wait: bool) -> None:
+        """Take the data folder, then start the services, in the background unless ``wait``.
+
+        Raises DataFolderLocked, DataFolderNewer, StorageFull.
+        """
+        try:
+            await asyncio.to_thread(self._folder.open)
+            self._resources.callback(self._folder.close)
+            await asyncio.to_thread(self._database.open)
+            self._resources.callback(self._database.close)
+            await self._resources.enter_async_context(self._pool)
+        except BaseException:  # a folder that was half opened is closed again
+            await self._resources.aclose()
+            raise
+        # Awaited here, or by stop.
+        self._starting = asyncio.create_task(self.orchestrator.start_services(), name="start-services")
+        if wait:
+            await asyncio.shield(self._starting)
+
+    async def stop(self) -> None:
+        """Drain and stop the services in reverse order, then close the data folder. Harmless when called twice."""
+        starting, self._starting = self._starting, None
+        if starting:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+        await self.orchestrator.stop()
+        await self._resources.aclose()
+
+    async def ask(
+        self, collection: str, question: str, *, history: Sequence[Turn] = (), top_k: int | None = None
+    ) -> AsyncIterator[str | Answer]:
+        """The answer in pieces as it is written, then the whole Answer. Raises what searching raises."""
+        outcome = "failed"
+        pieces = answer(
+            collection,
+            question,
+            history=history,
+            top_k=top_k or self.settings.generation_service.passages,
+            retriever=self.retrieval_service,
+            generator=self.generation_service,
+            on_cited=self._cited,
+        )
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Answer):
+                    outcome = "abstained" if piece.abstained else "answered"
+                yield piece
+        finally:
+            self.metrics.answer(outcome)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.metrics.document(outcome.kind)
+        if outcome.code:
+            self.metrics.error(outcome.code)
+
+    def _cited(self, resolved: int, removed: int) -> None:
+        self.generation_service.note_cited(resolved, removed)
+        self.metrics.citations(resolved, removed)
+
+    def _embedded(self, kind: TextKind, result: Embeddings, seconds: float) -> None:
+        stats = result.cache_stats
+        self.metrics.cache(int(stats["cache_hits"]), int(stats["cache_misses"]))
+        if stats["cache_misses"]:
+            self.metrics.embedding_call(kind, seconds)
+
+
+def build(settings: Settings) -> App:
+    """An App for ``settings``; nothing is opened or started yet. Raises InvalidSettings, ModelMissing."""
+    return App(settings)
+
+
+def _model(settings: EmbeddingsSettings) -> Model:
+    make = MODELS.get(settings.model_name)
+    if make is None:
+        raise InvalidSettings(
+            f"embeddings_service.model_name must be one of {', '.join(MODELS)}, found {settings.model_name!r}"
+        )
+    return make(settings)

@@ -1,0 +1,92 @@
+"""Which files a path means, what each will be called, and what is left out and why."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragworks.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to ingest: ``name`` becomes the document's id."""
+
+    name: str
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that was left out. Hidden files are left out without a word."""
+
+    path: str
+    reason: str
+
+
+def find(paths: Sequence[Path], data_folder: Path) -> tuple[list[Source], list[Skipped]]:
+    """Every file of ``paths``, folders with all below them, in order of name; and what was skipped.
+
+    A file in a folder is called by its path below that folder, a file given by itself by its last name. Raises
+    InvalidInput if two files would be the same document.
+    """
+    sources: list[Source] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        for found in _below(path, data_folder.resolve()) if path.is_dir() else [_examined(path, path.name, None)]:
+            (sources if isinstance(found, Source) else skipped).append(found)  # type: ignore[arg-type]
+    return _distinct(sources), skipped
+
+
+def _below(folder: Path, data_folder: Path) -> Iterator[Source | Skipped]:
+    unreadable: list[OSError] = []
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder, onerror=unreadable.append):
+        here = Path(place)
+        linked = [name for name in folders if (here / name).is_symlink() and not name.startswith(".")]
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (here / name).resolve() != data_folder
+        )
+        for name in sorted(linked):
+            yield Skipped(str(here / name), "a link to a folder; links to folders are not followed")
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield _examined(here / name, (here / name).relative_to(folder).as_posix(), root)
+    for error in unreadable:
+        yield Skipped(str(error.filename), error.strerror or str(error))
+
+
+def _examined(path: Path, name: str, root: Path | None) -> Source | Skipped:
+    """``root``, if given, is the folder that a link must stay in."""
+    from ragworks.text.names import clean_name
+
+    try:
+        if root is not None and path.is_symlink() and not path.resolve(strict=True).is_relative_to(root):
+            return Skipped(str(path), f"a link out of the folder, to {path.resolve()}")
+        found = path.stat()
+    except OSError as error:
+        return Skipped(str(path), error.strerror or str(error))
+    except RuntimeError:
+        return Skipped(str(path), "a link that leads back to itself")
+    if not stat.S_ISREG(found.st_mode):
+        return Skipped(str(path), "not a regular file")
+    try:
+        return Source(clean_name(name), path, found.st_size)
+    except InvalidInput as error:
+        return Skipped(str(path), str(error))
+
+
+def _distinct(sources: list[Source]) -> list[Source]:
+    seen: dict[str, Source] = {}
+    for source in sources:
+        other = seen.setdefault(source.name, source)
+        if other is not source and other.path.resolve() != source.path.resolve():
+            raise InvalidInput(
+                f"{other.path} and {source.path} would both be the document {source.name!r}; ingest the folder that "
+                "holds both, or give each a --collection of its own"
+            )
+    return list(seen.values())
