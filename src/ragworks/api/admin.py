@@ -1,0 +1,127 @@
+"""Routes for whoever runs the server: life, readiness, health, services, metrics, doctor, documentation."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ragworks.api import schemas
+from ragworks.api.context import PROBLEM, app_of, needs, problems
+from ragworks.errors import NotReady
+from ragworks.types import Health, ServiceReport
+
+router = APIRouter(tags=["operation"])
+
+RETRY_READY_S = 1.0
+
+
+class NothingReady(NotReady):
+    """Search cannot be answered yet; ``services`` says what is not up, and why."""
+
+    def __init__(self, services: dict[str, str]) -> None:
+        super().__init__(
+            f"search cannot be answered yet: {', '.join(services) or 'the services'} not up", RETRY_READY_S
+        )
+        self.services = services
+
+
+@router.get("/livez")
+async def live() -> schemas.Live:
+    """The process answers. Asks nothing of any service."""
+    return schemas.Live()
+
+
+@router.get("/readyz", response_model=schemas.Ready, response_model_exclude_none=True, responses={503: dict(PROBLEM)})
+async def ready(request: Request, verbose: Annotated[str | None, Query()] = None) -> Any:
+    """Search can be answered. ``?verbose`` names what is not up, and why."""
+    up, missing = app_of(request).orchestrator.ready()
+    if not up:
+        raise NothingReady(missing)
+    return schemas.Ready(ready=True, services=missing if verbose is not None else None)
+
+
+@router.get("/health", responses={503: {"model": schemas.Health}})
+async def health(request: Request, response: Response) -> schemas.Health:
+    """How each service is doing; 503 when search cannot be answered."""
+    app = app_of(request)
+    up, _ = app.orchestrator.ready()
+    reports = await app.orchestrator.services()
+    if not up:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return schemas.Health(status=_overall(up, reports), services=[_health(report) for report in reports])
+
+
+@router.get("/v1/services", responses=problems())
+async def list_services(request: Request) -> schemas.Services:
+    """Each service with its state, health, replicas and statistics."""
+    reports = await app_of(request).orchestrator.services()
+    return schemas.Services(data=[schemas.Service.model_validate(report) for report in reports])
+
+
+@router.get("/v1/doctor", dependencies=[needs("vector_store")], responses=problems())
+async def doctor(request: Request) -> schemas.Checkup:
+    """Compare rows, vectors, words and files, and say what does not agree."""
+    return schemas.Checkup.model_validate(await app_of(request).vector_store.checkup())
+
+
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(app_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """All routes on one page that loads nothing from elsewhere."""
+    return HTMLResponse(page(request.app.openapi()))
+
+
+def page(schema: dict[str, Any]) -> str:
+    """The OpenAPI document ``schema`` as HTML."""
+    rows = "".join(
+        f"<tr><td><code>{method}</code></td><td><code>{html.escape(path)}</code></td><td>{html.escape(text)}</td></tr>"
+        for path, method, text in _operations(schema)
+    )
+    title = html.escape(schema["info"]["title"])
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
+        "<style>body{font:16px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
+        "td{padding:.2em .8em;vertical-align:top}</style>"
+        f"<h1>{title}</h1><p>The full description is <a href='/openapi.json'>/openapi.json</a>.</p>"
+        f"<table>{rows}</table></html>"
+    )
+
+
+def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            yield path, method.upper(), operation.get("description", "")
+
+
+def _overall(up: bool, reports: list[ServiceReport]) -> str:
+    if not up:
+        return Health.UNHEALTHY
+    well = all(report.health is not None and report.health.status is Health.HEALTHY for report in reports)
+    return Health.HEALTHY if well else Health.DEGRADED
+
+
+def _health(report: ServiceReport) -> schemas.ServiceHealth:
+    if report.health is not None:
+        return schemas.ServiceHealth.model_validate(report.health)
+    details = {"status": report.status, "error": report.error, "waiting_for": list(report.waiting_for)}
+    return schemas.ServiceHealth(
+        service_name=report.name,
+        status=Health.UNHEALTHY,
+        response_time_ms=0,
+        error_count=0,
+        last_check=0,
+        details=details,
+    )

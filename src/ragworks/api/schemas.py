@@ -1,0 +1,302 @@
+"""Request and response bodies, and the one place where values become wire forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ragworks import types
+
+V = TypeVar("V")
+W = TypeVar("W")
+
+MAX_ID_CHARACTERS = 512
+# A question longer than a book page is a mistake, and its tokens would hold up everybody else's.
+MAX_QUERY_CHARACTERS = 32_768
+MAX_TOP_K = 1000
+
+Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
+
+
+class Request(BaseModel):
+    """Unknown fields are refused: a misspelt ``topk`` must not silently mean the default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class CollectionRequest(Request):
+    name: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS)
+
+
+class DocumentRequest(Request):
+    id: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS)
+    text: str
+    title: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class DocumentsRequest(Request):
+    documents: list[DocumentRequest] = Field(min_length=1)
+
+
+class TurnRequest(Request):
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=MAX_QUERY_CHARACTERS)
+
+
+class SearchRequest(Request):
+    query: Query
+    top_k: TopK = 10
+    filter: dict[str, Any] | None = None
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    rerank: bool = False
+    history: list[TurnRequest] = Field(default_factory=list, max_length=1000)
+    group_by: Literal["document"] | None = None
+
+
+class AskRequest(Request):
+    question: Query
+    history: list[TurnRequest] = Field(default_factory=list, max_length=1000)
+    top_k: TopK | None = None
+    stream: bool = False
+
+
+class Wire(BaseModel):
+    """A response; ``model_validate`` reads it off a value with the same attributes."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ListOf(BaseModel, Generic[W]):
+    """Part of a list; ``last_id`` is the ``after`` of the next call."""
+
+    data: list[W]
+    has_more: bool
+    last_id: str | None
+
+
+class Collection(Wire):
+    name: str
+    fingerprint: str
+    dimension: int
+    created_at: float
+
+
+class Document(Wire):
+    id: str
+    collection: str
+    name: str
+    title: str
+    status: str = "completed"
+    version: int
+    chunk_count: int
+    pages: int | None
+    size_bytes: int
+    media_type: str
+    content_hash: str
+    metadata: dict[str, Any]
+    properties: dict[str, Any]
+    warnings: list[str]
+    created_at: float
+    updated_at: float
+
+
+class DocumentText(Wire):
+    text: str
+
+
+class Submission(Wire):
+    processing_job_id: str
+    documents_queued: int
+    processing_task_ids: list[str]
+    estimated_completion_time: float
+    current_queue_size: int
+
+
+class ErrorNote(Wire):
+    code: str
+    message: str
+
+
+class JobDocument(Wire):
+    id: str
+    task_id: str
+    name: str
+    status: str
+    stage: str | None
+    error: ErrorNote | None
+    unchanged: bool
+    warnings: list[str]
+    attempts: int
+
+
+class JobSummary(Wire):
+    id: str
+    collection: str
+    status: str
+    created_at: float
+    finished_at: float | None
+    file_counts: dict[str, int]
+
+
+class Job(JobSummary):
+    documents: list[JobDocument]
+
+
+class LegScores(Wire):
+    dense: float | None
+    lexical: float | None
+
+
+class Hit(Wire):
+    document_id: str
+    chunk_id: str
+    score: float
+    text: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    headings: list[str]
+    metadata: dict[str, Any]
+    scores: LegScores
+
+
+class SearchResponse(Wire):
+    results: list[Hit]
+    timings: dict[str, float]
+    degraded: str | None = None
+
+
+class Citation(Wire):
+    marker: int
+    document_id: str
+    chunk_id: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+
+
+class AskResponse(Wire):
+    answer: str
+    abstained: bool
+    citations: list[Citation]
+    model: str
+    usage: dict[str, int]
+    timings: dict[str, float]
+
+
+class Replica(Wire):
+    id: str
+    pid: int
+    status: str
+    version: str
+    active_connections: int
+    avg_response_time: float
+
+
+class ServiceHealth(Wire):
+    service_name: str
+    status: str
+    response_time_ms: float
+    error_count: int
+    last_check: float
+    details: dict[str, Any]
+
+
+class Service(Wire):
+    name: str
+    status: str
+    error: str | None
+    waiting_for: list[str]
+    health: ServiceHealth | None
+    replicas: list[Replica]
+    stats: dict[str, Any]
+
+
+class Services(Wire):
+    data: list[Service]
+
+
+class Health(Wire):
+    status: str
+    services: list[ServiceHealth]
+
+
+class Live(Wire):
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Wire):
+    ready: bool
+    services: dict[str, str] | None = None
+
+
+class Checkup(Wire):
+    healthy: bool
+    documents: int
+    chunks: int
+    vectors: int
+    words: int
+    blobs: int
+    problems: list[str]
+
+
+class FieldError(Wire):
+    field: str
+    expected: str
+    found: str
+
+
+class Problem(Wire):
+    """RFC 9457 problem+json; ``code`` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+    errors: list[FieldError] | None = None
+
+
+REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest)
+
+
+def page(wire: Callable[[V], W], found: types.Page[V]) -> ListOf[W]:
+    return ListOf(data=[wire(value) for value in found.data], has_more=found.has_more, last_id=found.last_id)
+
+
+def hit(value: types.Hit) -> Hit:
+    return Hit(scores=LegScores.model_validate(value), **_shared(Hit, value))
+
+
+def search_response(found: types.SearchResult) -> SearchResponse:
+    return SearchResponse(
+        results=[hit(one) for one in found.hits], timings=dict(found.timings), degraded=found.degraded
+    )
+
+
+def job_document(value: types.JobDocument) -> JobDocument:
+    failed = value.error_code is not None
+    error = ErrorNote(code=value.error_code or "", message=value.error_message or "") if failed else None
+    return JobDocument(error=error, **_shared(JobDocument, value))
+
+
+def job(value: types.Job) -> Job:
+    return Job(documents=[job_document(one) for one in value.documents], **_shared(Job, value))
+
+
+def _shared(model: type[BaseModel], value: Any) -> dict[str, Any]:
+    """The fields that ``value`` has under the same name and form as ``model``."""
+    own = {"scores", "error", "documents"}
+    return {name: _plain(getattr(value, name)) for name in model.model_fields if name not in own}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

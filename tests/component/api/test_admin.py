@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from component.api.fake_app import FakeApp
+
+
+async def test_the_process_is_alive_whatever_its_services_are(client: httpx.AsyncClient, app: FakeApp) -> None:
+    app.orchestrator.down = {"vector_store": "disk gone", "retrieval_service": "waiting"}
+    assert (await client.get("/livez")).json() == {"status": "alive"}
+
+
+async def test_readiness_names_what_is_not_up_and_why(client: httpx.AsyncClient, app: FakeApp) -> None:
+    assert (await client.get("/readyz")).json() == {"ready": True}
+    assert (await client.get("/readyz?verbose")).json() == {"ready": True, "services": {}}
+    app.orchestrator.down = {"vector_store": "disk gone"}
+    answer = await client.get("/readyz?verbose")
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (503, "1", "not_ready")
+    assert answer.json()["services"] == {"vector_store": "disk gone"}
+
+
+async def test_health_sums_up_the_services(client: httpx.AsyncClient, app: FakeApp) -> None:
+    answer = await client.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
+    assert answer.json()["services"][0]["service_name"] == "vector_store"
+    app.orchestrator.down = {"retrieval_service": "no index"}
+    answer = await client.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
+    assert answer.json()["services"][1]["details"]["error"] == "no index"
+
+
+async def test_services_are_listed_with_replicas_and_statistics(client: httpx.AsyncClient) -> None:
+    [service] = (await client.get("/v1/services")).json()["data"]
+    assert (service["name"], service["status"], service["stats"]) == ("vector_store", "started", {"chunks": 2})
+    assert service["replicas"][0]["pid"] == 7
+
+
+async def test_doctor_answers_the_counts_that_must_agree(client: httpx.AsyncClient) -> None:
+    answer = (await client.get("/v1/doctor")).json()
+    assert answer == {
+        "healthy": True,
+        "documents": 1,
+        "chunks": 2,
+        "vectors": 2,
+        "words": 2,
+        "blobs": 1,
+        "problems": [],
+    }
+
+
+async def test_metrics_are_in_the_prometheus_format(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert "# TYPE rag_requests_total counter" in answer.text
+
+
+async def test_the_documentation_page_lists_the_routes_and_loads_nothing_from_elsewhere(
+    client: httpx.AsyncClient,
+) -> None:
+    page = (await client.get("/docs")).text
+    assert "<code>/v1/collections/{name}/search</code>" in page
+    assert not re.search(r"https?://|src=", page)
+
+
+async def test_the_openapi_document_describes_bodies_and_errors_and_every_reference_resolves(
+    client: httpx.AsyncClient,
+) -> None:
+    document = (await client.get("/openapi.json")).json()
+    names = set(document["components"]["schemas"])
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', (await client.get("/openapi.json")).text))
+    assert references <= names
+    submit = document["paths"]["/v1/collections/{name}/documents"]["post"]
+    assert set(submit["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert {"202", "413", "422", "429", "503", "507"} <= set(submit["responses"])
+    search = document["paths"]["/v1/collections/{name}/search"]["post"]
+    assert search["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchRequest")
+    assert "application/problem+json" in search["responses"]["404"]["content"]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from component.api.fake_app import FakeApp
+
+SEARCH = "/v1/collections/default/search"
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_malformed_json_is_400_and_says_where(client: httpx.AsyncClient) -> None:
+    answer = await client.post(SEARCH, content=b'{"query":\n "x",}', headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert "line 2, column 6" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "the body is empty"),
+        (b'{"query": "x", "top_k": NaN}', "NaN is not a JSON number"),
+        (b'{"query": "x", "filter": {"a": -Infinity}}', "-Infinity is not a JSON number"),
+        (b'{"query": "x", "filter": {"a": 1e999}}', "larger than a number can be"),
+        (b'{"query": "\xff"}', "not UTF-8: byte 11 is 0xff"),
+        (b"[" * 100_000, "nests deeper"),
+        (b'{"top_k": ' + b"9" * 5000 + b"}", "not valid JSON"),
+    ],
+)
+async def test_what_cannot_be_stored_and_sent_back_unchanged_is_refused(
+    client: httpx.AsyncClient, body: bytes, words: str
+) -> None:
+    answer = await client.post(SEARCH, content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("more", "detail"),
+    [
+        ({"top_k": 0}, "top_k: expected at least 1, found 0"),
+        ({"top_k": 1001}, "top_k: expected at most 1000, found 1001"),
+        ({"top_k": "5"}, "top_k: expected a whole number, found '5'"),
+        ({"top_k": True}, "top_k: expected a whole number, found true"),
+        ({"mode": "fuzzy"}, "mode: expected one of 'hybrid', 'dense' or 'lexical', found 'fuzzy'"),
+        ({"topk": 5}, "topk: expected 'top_k' (did you mean that?), found the unknown field 'topk'"),
+        ({"query": ""}, "query: expected at least 1 character(s), found ''"),
+        ({"filter": []}, "filter: expected a JSON object, found []"),
+        ({"rerank": "yes"}, "rerank: expected true or false, found 'yes'"),
+        (
+            {"history": [{"role": "user", "text": "x"}]},
+            "history[0].content: expected a value, found nothing (and 1 more)",
+        ),
+    ],
+)
+async def test_a_wrong_field_is_named_with_what_was_expected_and_found(
+    client: httpx.AsyncClient, app: FakeApp, more: dict[str, object], detail: str
+) -> None:
+    answer = await client.post(SEARCH, json={"query": "x", **more})
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (422, "invalid_input", detail)
+    assert app.retrieval_service.calls == []
+
+
+async def test_a_body_that_is_no_object_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post(SEARCH, json=[1])
+    assert answer.json()["detail"] == "body: expected a JSON object, found [1]"
+
+
+async def test_a_search_sent_as_a_form_is_told_which_header_to_set(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        SEARCH, content=b'{"query": "x"}', headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+async def test_json_needs_no_declaration(client: httpx.AsyncClient) -> None:
+    assert (await client.post(SEARCH, content=b'{"query": "x"}')).status_code == 200
