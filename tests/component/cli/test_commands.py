@@ -1,0 +1,179 @@
+"""Each command against a server that has been reached: what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from ragworks.cli import main
+from ragworks.cli.options import Place
+from ragworks.client import Client
+from ragworks.local_transport import LocalTransport
+
+
+@pytest.fixture(autouse=True)
+def _reached(server, monkeypatch, pauses, tmp_path):
+    """Every command reaches the fake server."""
+
+    @asynccontextmanager
+    async def client(self, *, create=False):
+        transport = LocalTransport(server.application)
+        async with httpx.AsyncClient(base_url="http://fake", transport=transport) as http:
+            yield Client(http, "http://fake", sleep=pauses)
+
+    monkeypatch.setattr(Place, "client", client)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def printed(capsys):
+    def run(*arguments, code=0):
+        assert main(arguments) == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "docs"
+    place.mkdir()
+    for name in ("a.md", "bad.md", "same.md"):
+        (place / name).write_text(name)
+    return place
+
+
+def test_ingest_reports_failures_with_name_code_and_message_and_fails(printed, folder):
+    out = printed("ingest", str(folder), code=1)
+    assert "2 of 3 documents are in collection 'default' (1 unchanged, 1 failed)" in out.out
+    assert "bad.md  parsing  corrupt_document  it is broken" in out.out
+
+
+def test_ingest_succeeds_when_every_document_is_in(printed, folder):
+    (folder / "bad.md").unlink()
+    assert "2 of 2 documents" in printed("ingest", str(folder)).out
+
+
+def test_ingest_prints_one_json_document_and_nothing_else(printed, folder):
+    out = printed("ingest", str(folder), "--json", "-m", "year=2026", code=1)
+    found = json.loads(out.out)
+    assert found["file_counts"] == {
+        "total": 3,
+        "accepted": 3,
+        "completed": 2,
+        "unchanged": 1,
+        "failed": 1,
+        "cancelled": 0,
+    }
+    assert found["failed"] == [
+        {"name": "bad.md", "code": "corrupt_document", "message": "it is broken", "stage": "parsing"}
+    ]
+    assert out.err == ""
+
+
+def test_ingest_of_an_empty_folder_says_so(printed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "there is no file to ingest in empty" in printed("ingest", "empty", code=1).err
+
+
+def test_ingest_names_the_links_that_it_did_not_follow(printed, folder, tmp_path):
+    (tmp_path / "outside.md").write_text("x")
+    (folder / "link.md").symlink_to(tmp_path / "outside.md")
+    assert f"skipped: {folder}/link.md: a link out of the folder" in printed("ingest", str(folder), code=1).err
+
+
+def test_search_prints_document_page_score_and_passage(printed, server):
+    lines = printed("search", "how long?", "--mode", "lexical", "--filter", '{"type": "eq"}').out.splitlines()
+    assert lines[1].split() == ["1", "0.500", "a.md", "3", "some", "[1]", "text"]
+    assert server.asked == [
+        {"query": "how long?", "top_k": 10, "mode": "lexical", "rerank": False, "filter": {"type": "eq"}}
+    ]
+
+
+def test_search_that_finds_nothing_says_so_on_stderr(printed):
+    out = printed("search", "nothing")
+    assert (out.out, out.err) == ("", "nothing found in collection 'default'\n")
+
+
+def test_ask_streams_the_answer_and_then_its_citations(printed):
+    out = printed("ask", "how long?")
+    assert out.out == "Two years. [1]\n\n[1] a.md, page 3: “Two years.”\n"
+
+
+def test_ask_prints_the_whole_answer_as_json(printed, server):
+    found = json.loads(printed("ask", "how long?", "--top-k", "3", "--json").out)
+    assert found["citations"][0]["document_id"] == "a.md"
+    assert server.asked == [{"question": "how long?", "top_k": 3}]
+
+
+def test_jobs_lists_and_shows_and_acts(printed, folder):
+    printed("ingest", str(folder), code=1)
+    assert "job-1" in printed("jobs").out
+    assert json.loads(printed("jobs", "list", "--json").out)["data"][0]["id"] == "job-1"
+    shown = printed("jobs", "job-1").out
+    assert "2 completed, 1 failed" in shown
+    assert "corrupt_document: it is broken" in shown
+    assert printed("jobs", "show", "job-1").out == shown
+    for verb in ("retry", "cancel"):
+        assert json.loads(printed("jobs", verb, "job-1", "--json").out)["id"] == "job-1"
+
+
+def test_a_job_that_is_not_there_is_one_line_and_exit_code_one(printed):
+    assert printed("jobs", "nope", code=1).err == "job_not_found: there is no such job\n"
+
+
+def test_status_shows_every_service_and_succeeds_when_ready(printed):
+    out = printed("status").out
+    assert out.startswith("http://fake: ready, 7 documents queued\n")
+    assert "document_processor  started  healthy  1         2       250.0 ms" in out
+    assert "no model" in out
+
+
+def test_status_fails_while_search_cannot_be_answered(printed, server):
+    server.ready = False
+    found = json.loads(printed("status", "--json", code=1).out)
+    assert (found["ready"], found["waiting"]) == (False, {"embeddings_service": "loading"})
+
+
+def test_doctor_fails_when_something_differs(printed, server):
+    assert printed("doctor").out.startswith("healthy: 1 documents, 2 chunks")
+    server.problems = ["1 vector without a chunk"]
+    assert "- 1 vector without a chunk" in printed("doctor", code=1).out
+    assert json.loads(printed("doctor", "--json", code=1).out)["problems"] == ["1 vector without a chunk"]
+
+
+def test_collections_are_listed_and_made(printed):
+    printed("collections", "create", "mine")
+    assert [one["name"] for one in json.loads(printed("collections", "list", "--json").out)["data"]] == [
+        "default",
+        "mine",
+    ]
+    assert "mine        (empty)" in printed("collections", "list").out
+
+
+def test_eval_scores_a_set_and_says_which_documents_are_not_in(printed, tmp_path, server):
+    corpus = [{"_id": "a.md", "title": "A", "text": "x"}, {"_id": "bad.md", "title": "B", "text": "y"}]
+    place = tmp_path / "tiny"
+    place.mkdir()
+    (place / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    (place / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "t", "history": ["user: h"]}))
+    (place / "qrels.tsv").write_text("q\ta.md\t1\n")
+    out = printed("eval", str(place), "--data", "d")
+    assert "tiny  1          2          1.0000   1.0000" in out.out
+    assert "tiny: 1 of 2 documents could not be indexed" in out.err
+    found = json.loads(printed("eval", str(place), "--data", "d", "--json", "--no-history").out)
+    assert found["mean"]["ndcg_at_10"] == 1.0
+    assert set(found["sets"][0]["latency_ms"]) == {"p50", "p95", "p99"}
+    asked = {"query": "t", "top_k": 100, "mode": "hybrid", "group_by": "document"}
+    assert server.asked == [asked | {"history": [{"role": "user", "content": "h"}]}, asked]
+
+
+def test_an_interrupted_command_says_so_and_exits_with_130(printed, monkeypatch):
+    async def interrupt(self, collection, body):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "search", interrupt)
+    assert printed("search", "x", code=130).err == "interrupted\n"
