@@ -49,6 +49,8 @@ async def opened(path: Path) -> AsyncIterator[Opened]:
         blobs,
         lambda name, dimension: DerivedIndexes(folder.index, name, dimension),
         lambda name: remove_indexes(folder.index, name),
+        clock,
+        gather_s=0,
     )
     await store.initialize()
     try:

@@ -61,6 +61,7 @@ class App:
             SqliteJobs(self._database, clock),
             FileBlobs(self._folder.blobs),
         )
+        self._jobs = jobs
         processing = settings.document_processor
         bundled = settings.embeddings_service.model_name == BUNDLED
         scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
@@ -71,6 +72,7 @@ class App:
             blobs,
             lambda name, dimension: DerivedIndexes(self._folder.index, name, dimension),
             lambda name: remove_indexes(self._folder.index, name),
+            clock,
         )
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
@@ -146,6 +148,8 @@ class App:
             self._resources.callback(self._folder.close)
             await asyncio.to_thread(self._database.open)
             self._resources.callback(self._database.close)
+            # Before anything starts: only then is what a dead server was staging nobody's, and collected.
+            await self._jobs.recover()
             await self._resources.enter_async_context(self._pool)
         except BaseException:  # a folder that was half opened is closed again
             await self._resources.aclose()

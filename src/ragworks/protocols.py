@@ -160,12 +160,13 @@ class DocumentStore(Protocol):
     async def publish(self, task: Task, version: int) -> None:
         """Make ``version`` the visible one in one transaction. Returns when the next search finds it.
 
-        Raises LeaseLost if the task was cancelled, deleted or taken over meanwhile; nothing is visible then.
+        Raises LeaseLost if the task was cancelled, deleted or taken over meanwhile; nothing is visible then. After any
+        other error it may be visible or not, whole in either case. A cancel waits for the end.
         """
         ...
 
     async def discard(self, version: int) -> None:
-        """Forget a staged version."""
+        """Forget a staged version; one that is visible by now stays."""
         ...
 
     async def describe(self, task: Task) -> bool:
@@ -344,6 +345,10 @@ class JobQueue(Protocol):
 
     async def job(self, job_id: str) -> Job: ...
 
+    async def ended(self, job_id: str) -> bool:
+        """Whether every document of the job has ended; cheap, for those who wait."""
+        ...
+
     async def jobs(self, limit: int, after: str | None) -> Page[Job]: ...
 
     async def cancel(self, job_id: str) -> frozenset[str]:
@@ -394,8 +399,8 @@ class Rows(Protocol):
         """Add chunks to a staged version; ``words`` is what the word index reads before each text."""
         ...
 
-    async def publish(self, task: Task, version: int) -> int | None:
-        """Make ``version`` visible and retire the one before, which is returned. Raises LeaseLost."""
+    async def publish(self, task: Task, version: int) -> Withdrawn:
+        """Make ``version`` visible, and return what it replaced. Raises LeaseLost."""
         ...
 
     async def describe(self, task: Task) -> bool:
@@ -407,7 +412,7 @@ class Rows(Protocol):
         ...
 
     async def collect(self, version: int) -> None:
-        """Delete the rows of such a version; several small transactions."""
+        """Delete the rows of a version, unless it is visible; several small transactions."""
         ...
 
     async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:
@@ -418,8 +423,8 @@ class Rows(Protocol):
         """The visible versions, and the change they stand for; empty for an unknown collection."""
         ...
 
-    async def changes(self, collection: str, after: int) -> Sequence[Change]:
-        """The next changes behind ``after``, oldest first; empty when there are none."""
+    async def changes(self, collection: str, after: int, limit: int) -> Sequence[Change]:
+        """Up to ``limit`` changes behind ``after``, oldest first."""
         ...
 
     async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:

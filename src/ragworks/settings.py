@@ -44,7 +44,7 @@ class ProcessorSettings:
         0, "worker processes that read documents; 0 means cores less one, at least one", low=0, high=256
     )
     concurrent_documents: int = setting(
-        8, "documents that are under way at once, so that their passages share batches", low=1, high=1000
+        16, "documents that are under way at once, so that their passages share batches", low=1, high=1000
     )
     max_queue_size: int = setting(1000, "documents that may wait or run", low=1)
     max_queue_bytes: int = setting(4 * 1024**3, "bytes of documents that may wait or run", low=1)

@@ -42,7 +42,7 @@ async def serve(
     """Listen, start ``app``, and serve until SIGTERM or SIGINT; a second signal cancels what still runs.
 
     ``app`` must not have been entered. ``on_listening`` gets the URL once the port answers and the data folder is
-    ours. Raises PortInUse before anything is opened, and whatever ``app`` raises when it cannot start.
+    ours. Raises PortInUse or CannotStart before anything is opened, and whatever ``app`` raises when it cannot start.
     """
     async with ListeningServer(app, host, port, drain_s=drain_s) as server:
         with _stopped_by_signals(server):
@@ -79,12 +79,14 @@ class ListeningServer:
     async def __aenter__(self) -> ListeningServer:
         listener = bind(self._host, self._port)
         self.url = _url(listener)
-        local = is_loopback(listener.getsockname()[0])
-        if not local:
-            log.warning(
-                "open_to_network", address=self._host, advice="anyone who reaches this port can read and delete"
+        if not is_loopback(listener.getsockname()[0]):
+            listener.close()
+            raise CannotStart(
+                f"--host {self._host} would open ragworks to the network, and there are no API keys yet: anyone who "
+                "reaches the port could read and delete. Bind 127.0.0.1, and put a proxy before it that checks who "
+                "asks (it must pass on Host: localhost)"
             )
-        api = create_api(self._app, local_hosts=_local_names(self._host) if local else None)
+        api = create_api(self._app, local_hosts=_local_names(self._host))
         self._stopping: asyncio.Event = api.state.stopping
         self._server = _Server(_config(api, self._drain_s))
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")

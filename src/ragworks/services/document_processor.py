@@ -34,8 +34,10 @@ from ragworks.types import (
 from ragworks.workers.jobs import JobRunner, Outcome
 
 NAME = "document_processor"
+KEPT_AT_ONCE = 4
 REMEMBERED = 1000  # ended documents from which rates are measured
 EVENT_GAP_S = 0.2  # a watcher of a job hears at most five times a second
+EVENT_WAIT_S = 0.8  # a new stage is no news of its own, so it shows about once a second
 LOOK_AGAIN_S = 5.0
 ENDED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED)
 
@@ -150,8 +152,7 @@ class DocumentProcessor:
         kept: list[Incoming] = []
         accepted: Acceptance | None = None
         try:
-            for upload, size in zip(uploads, sizes, strict=True):
-                kept.append(await asyncio.to_thread(self._keep, upload, size))
+            await self._keep_all(uploads, sizes, kept)
             while (accepted := await self._queue.accept(collection, kept, room, key, request_hash)) is None:
                 await self._admit(len(fitting), sum(fitting), wait)
         finally:
@@ -194,6 +195,19 @@ class DocumentProcessor:
             tuple(self._finished),
         )
         return decide(seen, documents, size_bytes, self._clock.monotonic())
+
+    async def _keep_all(self, uploads: Sequence[Upload], sizes: Sequence[int], kept: list[Incoming]) -> None:
+        """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""
+        for start in range(0, len(uploads), KEPT_AT_ONCE):
+            part = slice(start, start + KEPT_AT_ONCE)
+            done = await asyncio.gather(
+                *(asyncio.to_thread(self._keep, *one) for one in zip(uploads[part], sizes[part], strict=True)),
+                return_exceptions=True,
+            )
+            kept += [one for one in done if isinstance(one, Incoming)]
+            for one in done:
+                if isinstance(one, BaseException):
+                    raise one
 
     def _keep(self, upload: Upload, size: int) -> Incoming:
         common = partial(
@@ -290,16 +304,15 @@ class DocumentProcessor:
                 last = job
                 yield job
             else:
-                await self._required().changed(news, LOOK_AGAIN_S)
+                await self._required().changed(news, EVENT_WAIT_S)
                 await self._clock.sleep(EVENT_GAP_S)
 
     async def finished(self, job_id: str) -> Job:
         """The job, once every document of it has ended. Raises JobNotFound."""
         while True:
             news = self._required().news
-            job = await self.job(job_id)
-            if job.status in ENDED:
-                return job
+            if await self._queue.ended(job_id):
+                return await self.job(job_id)
             await self._required().changed(news, LOOK_AGAIN_S)
 
     def _changed(self) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput
-from ragworks.protocols import Blobs, Indexes, Rows
+from ragworks.protocols import Blobs, Clock, Indexes, Rows
 from ragworks.services.examining import examine
-from ragworks.services.following import Follower
+from ragworks.services.following import GATHER_S, Follower
 from ragworks.types import (
     CHUNK_BITS,
     Checkup,
@@ -42,15 +42,23 @@ class VectorStore:
     """The service over rows, bytes and derived indexes. Also protocols.DocumentStore and protocols.StoredVectors."""
 
     def __init__(
-        self, rows: Rows, blobs: Blobs, open_indexes: OpenIndexes, remove_indexes: Callable[[str], None]
+        self,
+        rows: Rows,
+        blobs: Blobs,
+        open_indexes: OpenIndexes,
+        remove_indexes: Callable[[str], None],
+        clock: Clock,
+        gather_s: float = GATHER_S,
     ) -> None:
         self._rows = rows
         self._blobs = blobs
         self._open_indexes = open_indexes
         self._remove_indexes = remove_indexes
+        self._clock, self._gather_s = clock, gather_s
         self._followers: dict[str, Follower] = {}
         self._opening = asyncio.Lock()
         self._rebuilt = 0
+        self._unwanted: set[int] = set()
 
     # service
 
@@ -134,6 +142,7 @@ class VectorStore:
         return await self._rows.document(collection, document_id)
 
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
+        await self._collect()
         return await self._rows.begin(task, document, fingerprint, dimension)
 
     async def stage(
@@ -147,16 +156,21 @@ class VectorStore:
         await self._rows.stage(version, chunks, words, keys, vectors)
 
     async def publish(self, task: Task, version: int) -> None:
-        before = await self._rows.document(task.collection, task.document_id)
-        retired = await self._rows.publish(task, version)
-        await self._catch_up(task.collection)
-        await self._forget(retired, {before.content_hash} if before else ())
+        work = asyncio.ensure_future(self._publish(task, version))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The transaction runs in a thread, which no cancel stops: half way is no place to leave it.
+            await asyncio.gather(work, return_exceptions=True)
+            raise
 
     async def discard(self, version: int) -> None:
-        await self._rows.collect(version)
+        await self._forget(version, ())
 
     async def describe(self, task: Task) -> bool:
-        return await self._rows.describe(task)
+        changed = await self._rows.describe(task)
+        await self._catch_up(task.collection)  # the attempt that published may have ended before it did
+        return changed
 
     # protocols.StoredVectors
 
@@ -199,15 +213,29 @@ class VectorStore:
                 if not collection.dimension:
                     return None
                 indexes = await asyncio.to_thread(self._open_indexes, name, collection.dimension)
-                follower = Follower(name, self._rows, indexes)
+                follower = Follower(name, self._rows, indexes, self._clock, self._gather_s)
                 self._rebuilt += await follower.start()
                 self._followers[name] = follower
             return self._followers[name]
 
+    async def _publish(self, task: Task, version: int) -> None:
+        replaced = await self._rows.publish(task, version)
+        try:
+            await self._catch_up(task.collection)
+        finally:
+            await self._forget(replaced.version, replaced.hashes)
+
     async def _forget(self, version: int | None, hashes: Iterable[str]) -> None:
         if version is not None:
-            await self._rows.collect(version)
+            self._unwanted.add(version)
         await self._release(hashes)
+        await self._collect()
+
+    async def _collect(self) -> None:
+        """Delete unwanted versions, also those that a full disk has kept so far."""
+        for version in list(self._unwanted):
+            await self._rows.collect(version)
+            self._unwanted.discard(version)
 
     async def _release(self, hashes: Iterable[str]) -> None:
         if wanted := list(hashes):

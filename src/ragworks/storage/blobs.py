@@ -29,6 +29,7 @@ class FileBlobs:
         self._folder = folder
         self._pins: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._synced: set[str] = set()
 
     def put(self, source: bytes | str) -> tuple[str, int]:
         """Keep and pin the bytes of ``source`` (bytes, or a file's path): (content hash, size). Raises StorageFull."""
@@ -73,9 +74,7 @@ class FileBlobs:
                 file.flush()
                 os.fsync(file.fileno())
             final = Path(self.path(digest.hexdigest()))
-            if not final.parent.exists():
-                final.parent.mkdir(exist_ok=True)
-                sync_folder(self._folder)
+            self._make_durable(final.parent)
             with self._lock:
                 self._pins[final.name] += 1
                 os.replace(temporary, final)
@@ -85,3 +84,10 @@ class FileBlobs:
                 os.unlink(temporary)
             raise
         return digest.hexdigest(), size
+
+    def _make_durable(self, folder: Path) -> None:
+        """That a folder is there does not say that its name is on disk: another thread, or a dead server, made it."""
+        if folder.name not in self._synced:
+            folder.mkdir(exist_ok=True)
+            sync_folder(self._folder)
+            self._synced.add(folder.name)

@@ -195,17 +195,16 @@ class SqliteRows:
             lambda db: db.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?)", rows) and None
         )
 
-    async def publish(self, task: Task, version: int) -> int | None:
-        """The version that was retired, if any."""
-
-        def work(db: sqlite3.Connection) -> int | None:
+    async def publish(self, task: Task, version: int) -> Withdrawn:
+        def work(db: sqlite3.Connection) -> Withdrawn:
             _hold(db, task)
             row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
             staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", _range(version)).fetchone()[0]
             if staged != row["chunk_count"]:
                 raise LeaseLost(f"version {version} has {staged} of {row['chunk_count']} chunks")
             old = db.execute(
-                "SELECT version, created_at FROM documents WHERE collection = ? AND id = ?",
+                "SELECT d.version, d.created_at, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
+                "WHERE d.collection = ? AND d.id = ?",
                 (task.collection, task.document_id),
             ).fetchone()
             if old:
@@ -225,7 +224,7 @@ class SqliteRows:
                     now,
                 ),
             )
-            return old["version"] if old else None
+            return Withdrawn(old["version"], frozenset([old["content_hash"]])) if old else Withdrawn(None, frozenset())
 
         return await self._database.write(work)
 
@@ -264,17 +263,21 @@ class SqliteRows:
         )
 
     async def collect(self, version: int) -> None:
-        """Delete the rows of a version that nobody sees, a few at a time, so that others can write in between."""
+        """Delete the rows of a version, a few at a time, so that others can write in between; a visible one stays."""
+        unseen = "NOT EXISTS (SELECT 1 FROM documents WHERE version = ?)"
         while await self._database.write(
             lambda db: (
                 db.execute(
-                    "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?)",
-                    (*_range(version), BATCH),
+                    "DELETE FROM chunks WHERE id IN "
+                    f"(SELECT id FROM chunks WHERE id BETWEEN ? AND ? AND {unseen} LIMIT ?)",
+                    (*_range(version), version, BATCH),
                 ).rowcount
             )
         ):
             pass
-        await self._database.write(lambda db: db.execute("DELETE FROM versions WHERE id = ?", (version,)) and None)
+        await self._database.write(
+            lambda db: db.execute(f"DELETE FROM versions WHERE id = ? AND {unseen}", (version, version)) and None
+        )
 
     async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:
         """Call ``remove`` for each content hash that no document and no open or failed task needs."""
@@ -284,7 +287,7 @@ class SqliteRows:
                 if db.execute(NEEDED, (one, one)).fetchone() is None:
                     remove(one)
 
-        await self._database.write(work)
+        await self._database.write(work, alone=True)  # a file cannot be brought back by a rollback
 
     async def census(self) -> Census:
         return await self._database.read(census.take)
@@ -303,12 +306,12 @@ class SqliteRows:
 
         return await self._database.read(work)
 
-    async def changes(self, collection: str, after: int) -> Sequence[Change]:
+    async def changes(self, collection: str, after: int, limit: int) -> Sequence[Change]:
         def work(db: sqlite3.Connection) -> list[Change]:
             rows = db.execute(
                 "SELECT seq, version, added, chunk_count FROM changes WHERE collection = ? AND seq > ? "
                 "ORDER BY seq LIMIT ?",
-                (collection, after, BATCH),
+                (collection, after, limit),
             )
             return [Change(row[0], row[1], bool(row[2]), row[3]) for row in rows]
 

@@ -52,6 +52,7 @@ class DataFolder:
         for leftover in self.uploads.iterdir():
             leftover.unlink(missing_ok=True)
         sync_folder(self.path)
+        sync_folder(self.path.parent)
 
     def close(self) -> None:
         if self._lock is not None:

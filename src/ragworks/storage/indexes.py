@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ragworks.errors import StorageFull
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
 from ragworks.types import IndexRows, chunk_keys
@@ -99,5 +100,8 @@ def _seq_of(file: Path) -> int:
 
 def _write(file: Path, text: str) -> None:
     temporary = file.with_suffix(".new")
-    temporary.write_text(text)
-    os.replace(temporary, file)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise StorageFull(f"cannot write {file}: {error}") from error

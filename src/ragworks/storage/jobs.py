@@ -202,6 +202,14 @@ class SqliteJobs:
 
         return await self._database.read(work)
 
+    async def ended(self, job_id: str) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            _job_row(db, job_id)
+            is_open = f"SELECT 1 FROM tasks WHERE job_id = ? AND state IN {OPEN} LIMIT 1"
+            return db.execute(is_open, (job_id,)).fetchone() is None
+
+        return await self._database.read(work)
+
     async def jobs(self, limit: int, after: str | None) -> Page[Job]:
         def work(db: sqlite3.Connection) -> Page[Job]:
             below = _job_row(db, after)["seq"] if after else 1 << 62

@@ -11,6 +11,7 @@ import onnxruntime  # noqa: F401  # first: usearch loads its libraries globally,
 from numpy.typing import NDArray
 from usearch.index import Index
 
+from ragworks.errors import StorageFull
 from ragworks.types import Vectors
 
 EXPANSION = 128
@@ -35,8 +36,15 @@ class HnswIndex:
         self._index.expansion_search = EXPANSION  # type: ignore[misc]  # settable, whatever its stub says
 
     def save(self, file: Path) -> None:
-        with self._lock:
-            self._index.save(str(file))
+        """Write everything to ``file``. Raises StorageFull."""
+        try:
+            with self._lock:
+                self._index.save(str(file))
+                short = self._index.serialized_length - file.stat().st_size
+        except RuntimeError as error:  # the library does not say why a file could not be written
+            raise StorageFull(f"cannot write the vector index {file}: {error}") from error
+        if short:  # nor, with a small file, that it could not
+            raise StorageFull(f"cannot write the vector index {file}: {short} bytes are missing")
 
     def add(self, keys: NDArray[np.uint64], vectors: Vectors) -> None:
         for start in range(0, len(keys), SLICE):

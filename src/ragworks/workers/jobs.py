@@ -48,6 +48,7 @@ class JobRunner:
         self._running: dict[str, tuple[Task, Stage, asyncio.Task[None]]] = {}
         self._news = asyncio.Event()
         self._stopping = False
+        self._paused_until = 0.0
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> JobRunner:
@@ -109,12 +110,10 @@ class JobRunner:
             await self._slots.acquire()
             news = self._news
             try:
-                task = None if self._stopping else await self._queue.claim()
+                task = None if self._stopping or self._pause_s() else await self._queue.claim()
             except StorageFull as error:
-                log.error("claim_failed", action="claim_failed", error=str(error))
-                self._slots.release()
-                await self._wait(news, DISK_PAUSE_S)
-                continue
+                self._pause(error)
+                task = None
             if task is None:
                 self._slots.release()
                 await self._wait(news, await self._idle_s())
@@ -123,7 +122,17 @@ class JobRunner:
             job = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
             self._running[task.id] = (task, Stage.PARSING, job)
 
+    def _pause(self, error: StorageFull) -> None:
+        """Claim nothing for a while: what needs the disk would fail, and be read again, as fast as it can."""
+        self._paused_until = self._clock.monotonic() + DISK_PAUSE_S
+        log.error("storage_full", action="storage_full", error=str(error), pause_s=DISK_PAUSE_S)
+
+    def _pause_s(self) -> float:
+        return max(0.0, self._paused_until - self._clock.monotonic())
+
     async def _idle_s(self) -> float | None:
+        if pause_s := self._pause_s():
+            return pause_s
         due = await self._queue.next_due()
         return None if due is None else max(0.05, due - self._clock.now())
 
@@ -161,7 +170,7 @@ class JobRunner:
         except LeaseLost:
             return Outcome("cancelled")
         except StorageFull as error:
-            log.error("storage_full", action="storage_full", task=task.id, error=str(error))
+            self._pause(error)
             await self._give_back(task)
             return Outcome("retried", error.code)
         except RagworksError as error:
@@ -185,14 +194,17 @@ class JobRunner:
             retry_in_s=decision.delay_s,
             reason=decision.reason,
         )
-        await self._queue.fail(task, stage, code, message, decision.delay_s)
+        await self._written(lambda: self._queue.fail(task, stage, code, message, decision.delay_s))
         return Outcome("failed" if decision.delay_s is None else "retried", code)
 
     async def _give_back(self, task: Task) -> None:
-        """Hand the lease back; while the disk is full there is no other way than to wait for it."""
+        await self._written(lambda: self._queue.release(task))
+
+    async def _written(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Do what ends an attempt; while the disk is full there is no other way than to wait for it."""
         while True:
             try:
-                return await self._queue.release(task)
+                return await write()
             except StorageFull:
                 if self._stopping:
                     return None  # the next start recovers the task
@@ -201,4 +213,3 @@ class JobRunner:
     def _enter(self, task: Task, stage: Stage) -> None:
         if found := self._running.get(task.id):
             self._running[task.id] = (task, stage, found[2])
-            self.wake()

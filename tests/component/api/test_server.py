@@ -170,3 +170,9 @@ async def test_a_start_that_fails_leaves_the_announcement_of_the_other_server_al
     with pytest.raises(DataFolderLocked):
         await serve(app, "127.0.0.1", 0)
     assert (tmp_path / "server.json").read_text() == "of another process"
+
+
+async def test_without_keys_a_server_does_not_open_itself_to_the_network(app: FakeApp) -> None:
+    with pytest.raises(CannotStart, match="no API keys"):
+        async with ListeningServer(app, "0.0.0.0", 0):
+            pass

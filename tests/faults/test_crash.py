@@ -1,0 +1,111 @@
+"""The crash contract: what was accepted is there after a kill -9, and nothing is ever there by half."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from faults.dying import GARBAGE, ID, NEW, OLD, POINTS, settings
+from ragworks.app import App, build
+from ragworks.types import Checkup, Upload
+
+HERE = Path(__file__).parent
+HARNESS = HERE.parent.parent / "benchmarks" / "crash.py"
+
+
+@pytest.fixture(scope="module")
+def with_old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which the old version of the document is indexed."""
+    data = tmp_path_factory.mktemp("with-old") / "data"
+
+    async def ingest() -> None:
+        async with build(settings(str(data))) as app:
+            upload = Upload(ID, ID, OLD.encode(), media_type="text/plain")
+            receipt = await app.document_processor.process_documents("default", [upload])
+            await app.document_processor.finished(receipt.processing_job_id)
+
+    asyncio.run(ingest())
+    return data
+
+
+@pytest.fixture
+def data(with_old: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(with_old, tmp_path / "data"))
+
+
+async def killed(data: Path, point: str) -> str:
+    """What a process printed before it killed itself at the point."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(HERE / "dying.py"), str(data), point, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"the process was to die {point}, it ended with {process.returncode}"
+    return out.decode()
+
+
+async def restarted(data: Path) -> tuple[str | None, Checkup]:
+    """What the document holds, and a checkup, once a new process has ended what the dead one left."""
+    async with build(settings(str(data))) as app:
+        for job in (await app.document_processor.jobs(100, None)).data:
+            await app.document_processor.finished(job.id)
+        check = await app.vector_store.checkup()
+        return await shown(app), check
+
+
+async def shown(app: App) -> str | None:
+    """The text of the document, if all searches agree that it is there."""
+    documents = (await app.vector_store.documents("default", 100, None)).data
+    found = {
+        hit.text for word in ("bells", "wires") for hit in (await app.retrieval_service.search("default", word)).hits
+    }
+    text = await app.vector_store.text("default", ID) if documents else None
+    assert bool(found) == bool(text)
+    assert all(text is not None and one in text for one in found)
+    return text
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("point", POINTS)
+async def test_after_a_kill_what_was_acknowledged_is_there_and_nothing_by_half(data: Path, point: str) -> None:
+    said = await killed(data, point)
+    text, check = await restarted(data)
+    assert check.problems == ()
+    if POINTS[point].action == "delete":
+        assert (text, check.documents, check.chunks, check.blobs) == (None, 0, 0, 0)
+    elif "accepted" in said:
+        assert (text, check.documents, check.blobs) == (NEW, 1, 1)
+    else:
+        assert text in (OLD, NEW)
+        assert (check.documents, check.blobs) == (1, 1)
+    assert ("accepted" in said) == (POINTS[point].promised and POINTS[point].action == "replace")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("point", GARBAGE)
+async def test_a_kill_during_recovery_only_makes_the_next_start_recover(data: Path, point: str) -> None:
+    """What a dead server had staged used to stay until the start after the next, and doctor complained."""
+    await killed(data, "between staging and publishing")
+    await killed(data, point)
+    text, check = await restarted(data)
+    assert (text, check.documents, check.blobs, check.problems) == (NEW, 1, 1, ())
+
+
+@pytest.mark.timeout(240)
+async def test_random_kills_of_a_server_lose_double_and_orphan_nothing() -> None:
+    """The benchmark behind the published count of 200 kills, at a size for every commit."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(HARNESS), "--kills", "8", "--documents", "40", "--json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert out, err.decode()
+    found = json.loads(out)
+    assert not any(found["faults"].values()), found
+    assert found["counts"]["kills"] == 8
+    assert process.returncode == 0
