@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from random import Random
@@ -13,21 +12,21 @@ from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.metrics import Metrics
-from ragworks.control.orchestrator import Orchestrator, Registration, registered
+from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.errors import InvalidSettings
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
-from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer
-from ragworks.protocols import Model
+from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer, available_cores
+from ragworks.protocols import Indexes, Model
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.generation_service import GenerationService
 from ragworks.services.retrieval_service import RetrievalService
 from ragworks.services.vector_store import VectorStore
-from ragworks.settings import EmbeddingsSettings, Settings
+from ragworks.settings import SERVICES, EmbeddingsSettings, GenerationSettings, ProcessorSettings, Settings
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
 from ragworks.storage.folder import DataFolder
@@ -45,6 +44,41 @@ MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
 }
 
 
+class _Parts:
+    """The adapters that the settings ask for; nothing is opened yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        bundled = settings.embeddings_service.model_name == BUNDLED
+        self.clock, self.rng = SystemClock(), Random()
+        self.folder = DataFolder(settings.server.data)
+        self.database = Database(self.folder.database)
+        self.rows = SqliteRows(self.database, self.clock)
+        self.jobs = SqliteJobs(self.database, self.clock)
+        self.blobs = FileBlobs(self.folder.blobs)
+        self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
+        self.scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
+        self.tokenizer_path = (lambda: str(locate(BGE_SMALL_EN).tokenizer)) if bundled else (lambda: None)
+
+    def open_indexes(self, collection: str, dimension: int) -> Indexes:
+        return DerivedIndexes(self.folder.index, collection, dimension)
+
+    def remove_indexes(self, collection: str) -> None:
+        remove_indexes(self.folder.index, collection)
+
+    def reader(self, settings: ProcessorSettings) -> PooledReader:
+        return PooledReader(
+            self.pool,
+            self.blobs.path,
+            tokenizer_path=self.tokenizer_path,
+            chunk_tokens=settings.chunk_tokens,
+            limit_s=settings.read_timeout_s,
+            max_memory_bytes=settings.read_memory_bytes,
+        )
+
+    def generator(self, settings: GenerationSettings) -> ExtractiveGenerator:
+        return ExtractiveGenerator(self.scorer, settings.support_threshold)
+
+
 class App:
     """Every service of one data folder. Entering opens the folder and starts the services; leaving drains them."""
 
@@ -53,50 +87,24 @@ class App:
         self.metrics = Metrics()
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
-        clock, rng = SystemClock(), Random()
-        self._folder = DataFolder(settings.server.data)
-        self._database = Database(self._folder.database)
-        rows, jobs, blobs = (
-            SqliteRows(self._database, clock),
-            SqliteJobs(self._database, clock),
-            FileBlobs(self._folder.blobs),
-        )
-        self._jobs = jobs
-        processing = settings.document_processor
-        bundled = settings.embeddings_service.model_name == BUNDLED
-        scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
-        self._pool = WorkerPool(processing.workers or max(1, (os.cpu_count() or 2) - 1))
-
-        self.vector_store = VectorStore(
-            rows,
-            blobs,
-            lambda name, dimension: DerivedIndexes(self._folder.index, name, dimension),
-            lambda name: remove_indexes(self._folder.index, name),
-            clock,
-        )
+        self._parts = parts = _Parts(settings)
+        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.open_indexes, parts.remove_indexes, parts.clock)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
             lambda: _model(settings.embeddings_service),
             self.vector_store,
-            clock,
+            parts.clock,
             self._embedded,
         )
         self.document_processor = DocumentProcessor(
-            processing,
-            queue=jobs,
-            blobs=blobs,
-            reader=PooledReader(
-                self._pool,
-                blobs.path,
-                tokenizer_path=str(locate(BGE_SMALL_EN).tokenizer) if bundled else None,
-                chunk_tokens=processing.chunk_tokens,
-                limit_s=processing.read_timeout_s,
-                max_memory_bytes=processing.read_memory_bytes,
-            ),
+            settings.document_processor,
+            queue=parts.jobs,
+            blobs=parts.blobs,
+            reader=parts.reader(settings.document_processor),
             embedder=self.embeddings_service,
             store=self.vector_store,
-            clock=clock,
-            rng=rng,
+            clock=parts.clock,
+            rng=parts.rng,
             on_stage_end=self.metrics.stage,
             on_document=self._ended,
         )
@@ -105,15 +113,21 @@ class App:
             store=self.vector_store,
             embedder=self.embeddings_service,
             embedder_ready=lambda: self.orchestrator.up("embeddings_service"),
-            scorer=scorer,
+            scorer=parts.scorer,
             on_search=self.metrics.search,
         )
         self.generation_service = GenerationService(
-            ExtractiveGenerator(scorer, settings.generation_service.support_threshold),
-            clock,
-            scorer.load if isinstance(scorer, OnnxScorer) else None,
+            parts.generator(settings.generation_service), parts.clock, getattr(parts.scorer, "load", None)
         )
-        everything = {
+        registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
+        self.orchestrator = Orchestrator(registry, parts.clock, parts.rng)
+        self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
+        for name in SERVICES:
+            self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
+
+    def _registry(self) -> dict[str, Registration]:
+        """The dependency table: what each service cannot start without, and what it merely wants."""
+        return {
             "vector_store": Registration(self.vector_store),
             "embeddings_service": Registration(self.embeddings_service),
             "document_processor": Registration(self.document_processor, needs=("vector_store", "embeddings_service")),
@@ -122,14 +136,10 @@ class App:
             ),
             "generation_service": Registration(self.generation_service),
             "orchestration_api": Registration(
-                OrchestrationApi(clock, self.metrics.loop_lag),
+                OrchestrationApi(self._parts.clock, self.metrics.loop_lag),
                 wants=("document_processor", "retrieval_service", "generation_service"),
             ),
         }
-        self.orchestrator = Orchestrator(registered(settings.server.services, everything), clock, rng)
-        self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
-        for name in everything:
-            self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 
     async def __aenter__(self) -> App:
         await self.start(wait=True)
@@ -144,13 +154,13 @@ class App:
         Raises DataFolderLocked, DataFolderNewer, StorageFull.
         """
         try:
-            await asyncio.to_thread(self._folder.open)
-            self._resources.callback(self._folder.close)
-            await asyncio.to_thread(self._database.open)
-            self._resources.callback(self._database.close)
+            await asyncio.to_thread(self._parts.folder.open)
+            self._resources.callback(self._parts.folder.close)
+            await asyncio.to_thread(self._parts.database.open)
+            self._resources.callback(self._parts.database.close)
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
-            await self._jobs.recover()
-            await self._resources.enter_async_context(self._pool)
+            await self._parts.jobs.recover()
+            await self._resources.enter_async_context(self._parts.pool)
         except BaseException:  # a folder that was half opened is closed again
             await self._resources.aclose()
             raise
@@ -207,7 +217,7 @@ class App:
 
 
 def build(settings: Settings) -> App:
-    """An App for ``settings``; nothing is opened or started yet. Raises InvalidSettings, ModelMissing."""
+    """An App for ``settings``; nothing is opened or started yet. Raises InvalidSettings."""
     return App(settings)
 
 

@@ -297,6 +297,10 @@ class Blobs(Protocol):
         """Delete a blob unless it is pinned."""
         ...
 
+    def pinned(self) -> set[str]:
+        """The blobs whose rows are about to be committed."""
+        ...
+
     def hashes(self) -> set[str]: ...
 
     def clear_unfinished(self) -> None:

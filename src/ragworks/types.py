@@ -470,13 +470,16 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What the rows say of themselves: keys of visible chunks by collection, blobs needed, and contradictions."""
+    """What the rows say of themselves: keys of visible chunks by collection, blobs needed, and contradictions.
+
+    A contradiction is a sentence, in which ``%d`` stands for how many, with the things that it is about.
+    """
 
     documents: int
     chunks: Mapping[str, NDArray[np.uint64]]
     vectors: int
     blobs: frozenset[str]
-    problems: tuple[str, ...]
+    problems: Mapping[str, frozenset[Any]]
 
 
 @dataclass(frozen=True, slots=True)

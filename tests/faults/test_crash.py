@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 from faults.dying import GARBAGE, ID, NEW, OLD, POINTS, settings
 from ragworks.app import App, build
 from ragworks.types import Checkup, Upload
+from stores import Opened, publish
 
 HERE = Path(__file__).parent
 HARNESS = HERE.parent.parent / "benchmarks" / "crash.py"
@@ -94,6 +96,26 @@ async def test_a_kill_during_recovery_only_makes_the_next_start_recover(data: Pa
     await killed(data, point)
     text, check = await restarted(data)
     assert (text, check.documents, check.blobs, check.problems) == (NEW, 1, 1, ())
+
+
+async def test_a_checkup_while_documents_come_in_tells_what_is_wrong_from_what_is_on_its_way(
+    storage: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look may miss another file that is being replaced; by number alone that looked like one lost document."""
+    for name in ("a", "b", "c", "d", "e"):
+        await publish(storage, name, f"text of {name}")
+    kept, looks = sorted(storage.blobs.hashes()), itertools.count()
+    monkeypatch.setattr(storage.blobs, "hashes", lambda: set(kept) - {kept[next(looks) % len(kept)]})
+    assert (await storage.store.checkup()).problems == ()
+    monkeypatch.setattr(storage.blobs, "hashes", lambda: set(kept) - {kept[0]})
+    assert (await storage.store.checkup()).problems == ("the original bytes of 1 documents are missing",)
+
+
+async def test_bytes_whose_row_is_about_to_be_committed_are_no_strays(storage: Opened) -> None:
+    content_hash, _ = storage.blobs.put(b"on their way")
+    assert (await storage.store.checkup()).problems == ()
+    storage.blobs.unpin([content_hash])
+    assert (await storage.store.checkup()).problems == ("1 files below blobs/ belong to no document",)
 
 
 @pytest.mark.timeout(240)

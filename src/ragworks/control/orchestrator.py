@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -48,7 +48,7 @@ class _State:
 
 @dataclass(slots=True)
 class Orchestrator:
-    """Owns the life of the registered services, one inline replica each. Its two loops end with ``stop``."""
+    """Owns the life of the registered services, one inline replica each. Its loop ends with ``stop``."""
 
     registry: Mapping[str, Registration]
     clock: Clock
@@ -194,8 +194,3 @@ class Orchestrator:
             name, state.status, state.error, self._waiting_for(name), state.health, replicas,
             self.registry[name].service.stats() if self._up(name) else {},
         )  # fmt: skip
-
-
-def registered(names: Sequence[str], everything: Mapping[str, Registration]) -> dict[str, Registration]:
-    """The registrations of the services that are to start, in the order of ``everything``."""
-    return {name: entry for name, entry in everything.items() if name in names}

@@ -139,5 +139,11 @@ def _quotes(chosen: Sequence[Candidate]) -> dict[int, Quote]:
 
 
 def _shown(text: str) -> str:
-    """The sentence on one line, without list marks and without ``[3]`` of its own, which would read as a marker."""
+    """The sentence on one line, without list marks and without ``[3]`` of its own, which would read as a marker.
+
+    The row of a table becomes ``Battery: 3 years``; its quote stays as the document has it.
+    """
+    if text.startswith("|") and text.endswith("|"):
+        first, *others = [cell.strip() for cell in text.strip("|").split("|")]
+        text = f"{first}: {', '.join(others)}" if others else first
     return _SPACE.sub(" ", _MARKER_LIKE.sub("", _DECORATION.sub("", text))).strip()

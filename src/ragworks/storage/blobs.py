@@ -54,6 +54,10 @@ class FileBlobs:
             if content_hash not in self._pins:
                 Path(self.path(content_hash)).unlink(missing_ok=True)
 
+    def pinned(self) -> set[str]:
+        with self._lock:
+            return set(self._pins)
+
     def hashes(self) -> set[str]:
         return {file.name for file in self._folder.glob("??/*") if not file.name.startswith("new-")}
 

@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ NEEDED_BLOBS = """
 
 def take(db: sqlite3.Connection) -> Census:
     """Read every row once, one version at a time."""
-    problems = list(_strays(db))
+    problems = dict(_strays(db))
     keys: dict[str, list[int]] = defaultdict(list)
     vectors = 0
     shown = db.execute(
@@ -36,13 +37,15 @@ def take(db: sqlite3.Connection) -> Census:
         keys[document["collection"]] += [chunk["id"] for chunk in chunks]
         vectors += sum(_sound(chunk["vector"], document["dimension"]) for chunk in chunks)
         name = f"{document['collection']}/{document['id']}"
-        problems += [f"document {name}: {what}" for what in _document(document, chunks)]
+        problems |= {
+            f"document {name}: {what}": frozenset([document["version"]]) for what in _document(document, chunks)
+        }
     return Census(
         documents=len(shown),
         chunks={name: np.array(sorted(ids), dtype=np.uint64) for name, ids in keys.items()},
         vectors=vectors,
         blobs=frozenset(row[0] for row in db.execute(NEEDED_BLOBS)),
-        problems=tuple(problems),
+        problems=problems,
     )
 
 
@@ -66,20 +69,18 @@ def _sound(packed: bytes, dimension: int) -> bool:
     return len(vector) == dimension and bool(np.isfinite(vector).all()) and bool(vector.any())
 
 
-def _strays(db: sqlite3.Connection) -> Iterator[str]:
+def _strays(db: sqlite3.Connection) -> Iterator[tuple[str, frozenset[Any]]]:
     orphans = db.execute(
-        f"SELECT count(*) FROM chunks c WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.id = c.id >> {CHUNK_BITS})"
-    ).fetchone()[0]
-    if orphans:
-        yield f"{orphans} chunks belong to no document"
+        f"SELECT c.id FROM chunks c WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.id = c.id >> {CHUNK_BITS})"
+    ).fetchall()
+    yield "%d chunks belong to no document", frozenset(row[0] for row in orphans)
     staged = db.execute(
-        "SELECT count(*) FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) AND NOT "
+        "SELECT v.id FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) AND NOT "
         "EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease AND t.state = 'in_progress')"
-    ).fetchone()[0]
-    if staged:
-        yield f"{staged} versions are neither visible nor being written"
+    ).fetchall()
+    yield "%d versions are neither visible nor being written", frozenset(row[0] for row in staged)
     for row in db.execute(
         "SELECT collection, id FROM documents d "
         "WHERE NOT EXISTS (SELECT 1 FROM collections c WHERE c.name = d.collection)"
     ):
-        yield f"document {row[0]}/{row[1]} belongs to no collection"
+        yield f"document {row[0]}/{row[1]} belongs to no collection", frozenset([row[1]])

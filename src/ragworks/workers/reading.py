@@ -39,7 +39,8 @@ class Pool(Protocol):
 class PooledReader:
     """Reads documents in the children of a pool, so that a bad one costs itself and nothing else.
 
-    ``path_of`` gives the path of a content hash. ``tokenizer_path`` is a model's ``tokenizer.json``; None counts words.
+    ``path_of`` gives the path of a content hash, ``tokenizer_path`` that of a model's ``tokenizer.json``; None counts
+    words.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class PooledReader:
         pool: Pool,
         path_of: Callable[[str], str],
         *,
-        tokenizer_path: str | None,
+        tokenizer_path: Callable[[], str | None],
         chunk_tokens: int,
         limit_s: float,
         max_memory_bytes: int,
@@ -67,7 +68,7 @@ class PooledReader:
             task.name,
             task.media_type,
             task.title,
-            self._tokenizer_path,
+            self._tokenizer_path(),
             self._chunk_tokens,
             limit_s=self._limit_s,
             max_memory_bytes=self._max_memory_bytes,

@@ -9,6 +9,7 @@ from ragworks.models.extractive import (
     MAX_SENTENCES,
     NEAR_CHARS,
     ExtractiveGenerator,
+    _shown,
     choose,
     shortlist,
 )
@@ -97,3 +98,9 @@ async def test_a_question_in_a_passage_is_quoted_only_with_what_follows_it():
     assert text == "How long is alpha? Forty metres. [1]"
     text, draft = await answer([a_hit("Forty metres. How long is alpha?")], alpha=3.0)
     assert draft.abstained
+
+
+def test_the_row_of_a_table_reads_as_words_and_is_quoted_as_it_stands() -> None:
+    assert _shown("| Battery | 3 years or 700 cycles |") == "Battery: 3 years or 700 cycles"
+    assert _shown("| a | b | c |") == "a: b, c"
+    assert _shown("| alone |") == "alone"
