@@ -19,6 +19,7 @@ from ragworks.types import ChunkRow, Collection, Health, Hit, Mode, Query, Searc
 
 NAME = "retrieval_service"
 MAX_TOP_K = 1000
+READ_AT_LEAST = 20  # rows; fewer are not faster to read
 GROUPED_MORE = 3  # chunks looked at per document wanted, when hits are grouped by document
 
 
@@ -91,10 +92,8 @@ class RetrievalService:
         limit = max(self._settings.candidates, wanted)
         dense, lexical = await self._store.legs(collection, queries, limit, filter)
         order = fuse(dense, lexical, self._settings.dense_weight)
-        rows = await self._store.chunks(collection, [key for key, _ in order[: limit * 2]])
-        hits = [_hit(rows[key], score, dense.get(key), lexical.get(key)) for key, score in order if key in rows]
+        hits = await self._best(collection, order, dense, lexical, group_by, top_k)
         found = time.perf_counter()
-        hits = _collapsed(hits, group_by, top_k)
         if rerank:
             hits, late = await self._reranked(query, hits)
             degraded = degraded or late
@@ -108,6 +107,28 @@ class RetrievalService:
         self._searches += 1
         self._on_search(timings)
         return SearchResult(tuple(hits), timings, degraded)
+
+    async def _best(
+        self,
+        collection: str,
+        order: Sequence[tuple[int, float]],
+        dense: Mapping[int, float],
+        lexical: Mapping[int, float],
+        group_by: str | None,
+        top_k: int,
+    ) -> list[Hit]:
+        """The first ``top_k`` hits that are visible and distinct; rows are read only as far as they are needed."""
+        hits: list[Hit] = []
+        kept: list[Hit] = []
+        step = max(READ_AT_LEAST, 2 * top_k)
+        for start in range(0, len(order), step):
+            part = order[start : start + step]
+            rows = await self._store.chunks(collection, [key for key, _ in part])
+            hits += [_hit(rows[key], score, dense.get(key), lexical.get(key)) for key, score in part if key in rows]
+            kept = _collapsed(hits, group_by, top_k)
+            if len(kept) == top_k:
+                break
+        return kept
 
     async def _queries(
         self, collection: Collection, query: str, history: Sequence[Turn], mode: Mode
