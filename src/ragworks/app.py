@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from random import Random
 from typing import Any
 
@@ -13,7 +13,7 @@ from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
-from ragworks.errors import InvalidSettings
+from ragworks.errors import InvalidSettings, StorageFull
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.hashing import HashingEmbedder
@@ -159,7 +159,8 @@ class App:
             await asyncio.to_thread(self._parts.database.open)
             self._resources.callback(self._parts.database.close)
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
-            await self._parts.jobs.recover()
+            with suppress(StorageFull):  # searches can start without it; document_processor tries it again
+                await self._parts.jobs.recover()
             await self._resources.enter_async_context(self._parts.pool)
         except BaseException:  # a folder that was half opened is closed again
             await self._resources.aclose()

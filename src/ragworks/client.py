@@ -61,13 +61,13 @@ class Client:
                 raise
 
     async def drop_collection(self, name: str) -> None:
-        await self._send("DELETE", f"/v1/collections/{quote(name, safe='')}")
+        await self._send("DELETE", _at(name))
 
     async def documents(self, collection: str) -> list[Json]:
         return await self._listed(f"{_at(collection)}/documents")
 
     async def delete_document(self, collection: str, document_id: str) -> None:
-        await self._send("DELETE", f"{_at(collection)}/documents/{quote(document_id)}")
+        await self._send("DELETE", f"{_at(collection)}/documents/{_segment(document_id)}")
 
     async def submit_files(
         self, collection: str, files: Sequence[tuple[str, IO[bytes]]], metadata: Mapping[str, Any], key: str
@@ -327,4 +327,9 @@ def _timeout(read_s: float) -> httpx.Timeout:
 
 
 def _at(collection: str) -> str:
-    return f"/v1/collections/{quote(collection, safe='')}"
+    return f"/v1/collections/{_segment(collection)}"
+
+
+def _segment(name: str) -> str:
+    """``name`` as one segment of a path: a bare ``..`` would be resolved away, and the request meet what lies above."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

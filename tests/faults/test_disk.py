@@ -183,6 +183,19 @@ async def test_what_a_full_disk_kept_from_being_deleted_is_deleted_when_there_is
         assert not [one for one in (await at.store.checkup()).problems if "version" in one]
 
 
+async def test_a_store_starts_and_searches_on_a_full_disk_with_garbage_in_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as at:
+        await publish(at, "boat", "a keel")
+        task = await claimed(at, "bike", text="the battery")
+        await stage(at, task, read("the battery"))
+        await at.jobs.release(task)
+        with no_room():
+            await at.store.initialize()
+            assert await found(at, "keel") == {"boat"}
+        await publish(at, "car", "a wheel")
+        assert (await at.store.checkup()).problems == ()
+
+
 async def test_discarding_a_version_that_became_visible_keeps_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as at:
         await publish(at, "bike", "the battery")

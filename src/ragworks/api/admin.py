@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -87,7 +88,7 @@ async def docs(request: Request) -> HTMLResponse:
 def page(schema: dict[str, Any]) -> str:
     """The OpenAPI document ``schema`` as HTML."""
     rows = "".join(
-        f"<tr><td><code>{method}</code></td><td><code>{html.escape(path)}</code></td><td>{html.escape(text)}</td></tr>"
+        f"<tr><td><code>{method}</code></td><td><code>{html.escape(path)}</code></td><td>{_prose(text)}</td></tr>"
         for path, method, text in _operations(schema)
     )
     title = html.escape(schema["info"]["title"])
@@ -98,6 +99,10 @@ def page(schema: dict[str, Any]) -> str:
         f"<h1>{title}</h1><p>The full description is <a href='/openapi.json'>/openapi.json</a>.</p>"
         f"<table>{rows}</table></html>"
     )
+
+
+def _prose(text: str) -> str:
+    return re.sub("``(.+?)``", r"<code>\1</code>", html.escape(text))
 
 
 def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

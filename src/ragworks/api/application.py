@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from ragworks import __version__
 from ragworks.api import admin, answer_routes, collection_routes, job_routes, openai, problems, schemas
-from ragworks.api.middleware import BodyLimit, LocalOnly, Observed
+from ragworks.api.middleware import BodyLimit, HeadAsGet, LocalOnly, Observed
 from ragworks.settings import ProcessorSettings
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def create_api(app: App, *, local_hosts: Collection[str] | None = None) -> FastA
         redirect_slashes=False,
         middleware=[
             Middleware(Observed, metrics=app.metrics),
+            Middleware(HeadAsGet),
             Middleware(LocalOnly, hosts=local_hosts),
             Middleware(BodyLimit, json_bytes=JSON_BYTES, upload_bytes=_upload_bytes(app.settings.document_processor)),
         ],

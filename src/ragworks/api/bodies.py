@@ -59,7 +59,7 @@ def validated(model: type[M], value: Any) -> M:
 def parse(data: bytes) -> Any:
     """Any JSON value. Raises 400 where it is not JSON, InvalidInput for text that no UTF-8 can hold."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # what PowerShell sends begins with a mark
     except UnicodeDecodeError as error:
         raise bad_request(
             f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}; send JSON in UTF-8"
@@ -71,7 +71,9 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise bad_request("the body nests deeper than can be read; flatten it") from None
     except ValueError as error:
-        raise bad_request(f"the body is not valid JSON: {error}") from None
+        # Python's own words about long numbers advise on Python.
+        message = "a number has more digits than can be read" if "set_int_max_str_digits" in str(error) else error
+        raise bad_request(f"the body is not valid JSON: {message}") from None
     if "\\ud" in text or "\\uD" in text:
         _refuse_lone_surrogates(value, "")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -17,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragworks.api.problems import describe, respond
 from ragworks.control.metrics import Metrics
-from ragworks.errors import RagworksError, SubmissionTooLarge
+from ragworks.errors import NotReady, RagworksError, SubmissionTooLarge
 
 log = structlog.get_logger("ragworks.api")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 UNMATCHED = "unmatched"
+CUT_SHORT = NotReady("the server stopped before it could answer; ask again once it is back", 1.0)
 # Scrapers and probes come every few seconds and say nothing new.
 QUIET_ROUTES = ("/livez", "/readyz", "/metrics")
 
@@ -56,6 +58,12 @@ class Observed:
             await self._inner(scope, receive, answered)
         except ClientDisconnect:
             log.debug("client_left", route=_route(scope))
+        except asyncio.CancelledError:
+            if not _stopping(scope):
+                raise
+            # The server waits no longer: what the client gets is an answer, and what the operator gets is no traceback.
+            if answered.status is None:
+                await respond(CUT_SHORT, scope["path"], scope["request_id"])(scope, receive, answered)
         except Exception as error:
             # The last place that can still answer: whatever a route did not expect must not kill the connection.
             if not isinstance(error, HTTPException | RagworksError):
@@ -140,6 +148,30 @@ def _too_large(limit: int, found: str, uploads: bool) -> SubmissionTooLarge:
     return SubmissionTooLarge(f"expected a body of at most {limit} bytes, found {found}; {advice}")
 
 
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered, as probes and ``curl -I`` expect: the same headers, no body."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._inner(scope, receive, send)
+            return
+
+        async def headers_only(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+
+        # The route that is found is written into this very scope, for whoever measures.
+        scope["method"] = "GET"
+        try:
+            await self._inner(scope, receive, headers_only)
+        finally:
+            scope["method"] = "HEAD"
+
+
 class LocalOnly:
     """Guards a server on a loopback address against web pages: they can make a browser send requests to it.
 
@@ -175,6 +207,10 @@ class LocalOnly:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _stopping(scope: Scope) -> bool:
+    return "app" in scope and scope["app"].state.stopping.is_set()
 
 
 def _route(scope: Scope) -> str:

@@ -12,6 +12,7 @@ from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as RoutingException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ragworks import errors
 from ragworks.api.validation import explain
@@ -19,6 +20,7 @@ from ragworks.control.metrics import Metrics
 from ragworks.errors import RagworksError
 
 OPENAI_PATHS = ("/v1/embeddings", "/v1/chat/completions", "/v1/models")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WIRE = (str, int, float, list, dict)
 PROBLEM_JSON = "application/problem+json"
 
@@ -155,11 +157,22 @@ def install(api: FastAPI, metrics: Metrics) -> None:
 
     async def handler(request: Request, error: Exception) -> Response:
         request_id = request.scope.get("request_id", "")
+        if isinstance(error, RoutingException) and error.status_code == 405:
+            error = RoutingException(405, headers={"Allow": ", ".join(_answered(request))})
         metrics.error(describe(error).body["code"])
         return respond(error, request.url.path, request_id)
 
     for kind in (RagworksError, RequestValidationError, RoutingException):
         api.add_exception_handler(kind, handler)
+
+
+def _answered(request: Request) -> list[str]:
+    """The methods of all routes at this address; the router itself tells only those of the first one."""
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _ours(error: RagworksError, request_id: str) -> Problem:

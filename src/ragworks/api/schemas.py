@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from ragworks import types
 
@@ -17,6 +19,17 @@ MAX_ID_CHARACTERS = 512
 MAX_QUERY_CHARACTERS = 32_768
 MAX_TOP_K = 1000
 
+# What no address can hold: clients resolve the parts . and .. away, and line breaks end the matching of routes.
+_UNADDRESSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]|(?:^|/)\\.{1,2}(?:/|$)")
+
+
+def _addressable(document_id: str) -> str:
+    if _UNADDRESSABLE.search(document_id):
+        raise PydanticCustomError("document_id", "an id without control characters and without the parts '.' and '..'")
+    return document_id
+
+
+DocumentId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_addressable)]
 Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
 
@@ -32,7 +45,7 @@ class CollectionRequest(Request):
 
 
 class DocumentRequest(Request):
-    id: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS)
+    id: DocumentId
     text: str
     title: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -115,6 +115,7 @@ class ListeningServer:
     def force(self) -> None:
         """Do not wait for running requests any longer."""
         if self._server is not None:
+            self._stopping.set()
             self._server.should_exit = self._server.force_exit = True
             for task in self._server.server_state.tasks:
                 task.cancel("the server was told to stop twice")

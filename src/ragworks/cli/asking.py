@@ -10,7 +10,7 @@ import typer
 
 from ragworks.cli.failing import run
 from ragworks.cli.options import AsJson, Config, Data, InCollection, Place, TopK, Url
-from ragworks.cli.output import emit, one_line, say, table
+from ragworks.cli.output import emit, harmless, one_line, say, table
 
 if TYPE_CHECKING:
     from ragworks.client import Client
@@ -94,7 +94,7 @@ async def _ask(place: Place, collection: str, body: dict[str, Any], as_json: boo
         answer = await _streamed(client, collection, body)
     for one in answer.get("citations", ()):
         page = f", page {one['page']}" if one["page"] is not None else ""
-        print(f"[{one['marker']}] {one['document_id']}{page}: “{one_line(one['quote'], QUOTE_WIDTH)}”")
+        print(f"[{one['marker']}] {harmless(one['document_id'])}{page}: “{one_line(one['quote'], QUOTE_WIDTH)}”")
 
 
 async def _streamed(client: Client, collection: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -104,13 +104,13 @@ async def _streamed(client: Client, collection: str, body: dict[str, Any]) -> di
     async for piece in client.ask_streaming(collection, body):
         if isinstance(piece, str):
             printed += piece
-            sys.stdout.write(piece)
+            sys.stdout.write(harmless(piece))
             sys.stdout.flush()
         else:
             answer = piece
     # What was streamed may hold markers that did not resolve; the whole answer is the checked one.
     if not printed:
-        sys.stdout.write(answer.get("answer", ""))
+        sys.stdout.write(harmless(answer.get("answer", "")))
     sys.stdout.write("\n\n" if answer.get("citations") else "\n")
     return answer
 

@@ -17,10 +17,10 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def run(work: Coroutine[Any, Any, T], interrupted: str = "interrupted") -> T:
-    """What ``work`` returns. Ctrl-C ends it with the sentence ``interrupted``."""
+    """What ``work`` returns. Ctrl-C, and a second signal to a server, end it with the sentence ``interrupted``."""
     try:
         return asyncio.run(work)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         say(interrupted)
         raise typer.Exit(INTERRUPTED) from None
 

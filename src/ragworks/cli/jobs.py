@@ -82,14 +82,14 @@ async def _list(place: Place, limit: int, as_json: bool) -> None:
     elif not found:
         say("no jobs yet; `ragworks ingest PATH` makes one")
     else:
-        columns = ("job", "collection", "status", "started", "documents", "completed", "failed")
-        table(columns, [_row(job) for job in found])
+        table(("job", "status", "done", "started", "collection"), [_row(job) for job in found])
 
 
 def _row(job: dict[str, Any]) -> tuple[Any, ...]:
     counts = job["file_counts"]
-    started = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return job["id"], job["collection"], job["status"], started, counts["total"], counts["completed"], counts["failed"]
+    started = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%m-%d %H:%M")
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return job["id"], job["status"], f"{counts['completed']}/{counts['total']}{failed}", started, job["collection"]
 
 
 async def _one(place: Place, verb: str, job_id: str, as_json: bool) -> None:

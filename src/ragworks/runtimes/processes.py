@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 WATCH_INTERVAL_S = 0.1
 START_LIMIT_S = 60.0
+LONG_ANSWER = 256 * 1024  # bytes; unpickling more would hold the event loop for milliseconds
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from ragworks.runtimes.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -241,9 +242,11 @@ class _Child:
     async def _receive(self) -> tuple[Any, ...]:
         try:
             length = HEADER.unpack(await self._answers.readexactly(HEADER.size))[0]
-            items: tuple[Any, ...] = pickle.loads(await self._answers.readexactly(length))
+            body = await self._answers.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._crashed() from None
+        items: tuple[Any, ...]
+        items = pickle.loads(body) if length < LONG_ANSWER else await asyncio.to_thread(pickle.loads, body)
         return items
 
     async def _crashed(self) -> WorkerCrashed:

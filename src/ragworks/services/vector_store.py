@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.errors import DocumentNotFound, InvalidInput
+from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
 from ragworks.protocols import Blobs, Clock, Indexes, Rows
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
@@ -64,8 +65,9 @@ class VectorStore:
 
     async def initialize(self) -> None:
         """Collect what a crash left behind, then bring every index up to its rows."""
-        for version in await self._rows.abandoned():
-            await self._rows.collect(version)
+        self._unwanted.update(await self._rows.abandoned())
+        with suppress(StorageFull):  # it is tried again before the next document is staged
+            await self._collect()
         await asyncio.to_thread(self._blobs.clear_unfinished)
         await self._release(await asyncio.to_thread(self._blobs.hashes))
         after: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import zlib
@@ -123,7 +124,8 @@ class SqliteRows:
                 raise DocumentNotFound(collection, document_id)
             return bytes(row[0])
 
-        return zlib.decompress(await self._database.read(work)).decode()
+        packed = await self._database.read(work)
+        return await asyncio.to_thread(lambda: zlib.decompress(packed).decode())
 
     async def delete_document(self, collection: str, document_id: str) -> Withdrawn:
         def work(db: sqlite3.Connection) -> Withdrawn:
@@ -135,7 +137,7 @@ class SqliteRows:
     # the life of a version
 
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
-        packed = zlib.compress(document.text.encode(), 1)
+        packed = await asyncio.to_thread(lambda: zlib.compress(document.text.encode(), 1))
 
         def work(db: sqlite3.Connection) -> int:
             _hold(db, task)

@@ -77,3 +77,10 @@ async def test_the_openapi_document_describes_bodies_and_errors_and_every_refere
     search = document["paths"]["/v1/collections/{name}/search"]["post"]
     assert search["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchRequest")
     assert "application/problem+json" in search["responses"]["404"]["content"]
+
+
+async def test_the_page_shows_code_as_code(client: httpx.AsyncClient) -> None:
+    """The backquotes of the descriptions stood on the page as they are written in the source."""
+    page = (await client.get("/docs")).text
+    assert "<code>?verbose</code>" in page
+    assert "``" not in page

@@ -76,3 +76,33 @@ async def test_a_search_sent_as_a_form_is_told_which_header_to_set(client: httpx
 
 async def test_json_needs_no_declaration(client: httpx.AsyncClient) -> None:
     assert (await client.post(SEARCH, content=b'{"query": "x"}')).status_code == 200
+
+
+async def test_a_byte_order_mark_before_json_is_no_error(client: httpx.AsyncClient) -> None:
+    """PowerShell and Notepad write it; the answer was advice about Python's codecs."""
+    assert (await client.post(SEARCH, content=b'\xef\xbb\xbf{"query": "x"}', headers=JSON)).status_code == 200
+
+
+async def test_a_number_of_5000_digits_is_refused_without_advice_on_python(client: httpx.AsyncClient) -> None:
+    """The detail told the caller to use sys.set_int_max_str_digits()."""
+    answer = await client.post(SEARCH, content=b'{"top_k": ' + b"9" * 5000 + b"}", headers=JSON)
+    assert answer.json()["detail"] == "the body is not valid JSON: a number has more digits than can be read"
+
+
+@pytest.mark.parametrize("document_id", ["..", ".", "../../other", "a/./b", "a\nb", "a\x1b[2Jb", "a\x00"])
+async def test_an_id_that_no_address_can_hold_is_refused(client: httpx.AsyncClient, document_id: str) -> None:
+    r"""A document "a\nb" was accepted and could then be neither read nor deleted; deleting one called ".." deleted the
+    collection, because clients resolve the parts . and .. of an address before they send it."""
+    answer = await client.post(
+        "/v1/collections/default/documents", json={"documents": [{"id": document_id, "text": "x"}]}
+    )
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "documents[0].id")
+    assert answer.json()["errors"][0]["expected"].startswith("an id without control characters")
+
+
+@pytest.mark.parametrize("document_id", ["...", ".hidden", "a..b/c.", "ä ö/日本?#%2f"])
+async def test_other_ids_are_kept_as_they_are(client: httpx.AsyncClient, app: FakeApp, document_id: str) -> None:
+    answer = await client.post(
+        "/v1/collections/default/documents", json={"documents": [{"id": document_id, "text": "x"}]}
+    )
+    assert answer.status_code == 202

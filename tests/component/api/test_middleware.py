@@ -150,3 +150,12 @@ async def test_a_local_server_refuses_what_web_pages_make_browsers_send(
         answer = await client.get("/livez", headers=headers)
     assert answer.status_code == status
     assert status == 200 or answer.json()["code"] == "forbidden"
+
+
+async def test_head_is_answered_wherever_get_is(client: httpx.AsyncClient, app: FakeApp) -> None:
+    """Probes that send HEAD /livez got 405 and would have taken a live server for a dead one."""
+    answer = await client.head("/livez")
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"", "application/json")
+    assert (await client.head("/v1/jobs/none")).status_code == 404
+    assert (await client.head(SEARCH)).status_code == 405
+    assert counted(app, 'rag_requests_total{method="HEAD",route="/livez",status="200"} 1.0')

@@ -64,3 +64,13 @@ def test_a_document_error_that_may_pass_is_503_and_others_are_the_callers(error:
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (1.2, "2"), (math.inf, "60"), (math.nan, "60")])
 def test_retry_after_is_whole_seconds_and_at_least_one(seconds: float, header: str) -> None:
     assert describe(QueueFull("full", seconds)).headers["Retry-After"] == header
+
+
+async def test_a_wrong_method_names_every_method_of_the_address(client: httpx.AsyncClient) -> None:
+    """PUT /v1/collections said that only POST is answered: the router tells the methods of the first route it meets,
+    and the routes of one address are several."""
+    answer = await client.put("/v1/collections")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert "GET, POST" in answer.json()["detail"]
+    answer = await client.put("/v1/collections/default/documents/a/b")
+    assert answer.headers["allow"] == "GET, DELETE"

@@ -11,6 +11,7 @@ import pytest
 
 from ragworks.client import RECONNECTS, Client, connect, live_server
 from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable
+from ragworks.local_transport import LocalTransport
 from ragworks.settings import Settings
 
 
@@ -104,3 +105,18 @@ async def test_an_address_without_a_scheme_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="http://"):
         async with connect(str(tmp_path), "localhost:8000", Settings()):
             pass
+
+
+@pytest.mark.parametrize("document_id", ["../../default", "..", ".", "a/../b", "a?b#c%2f", "/etc/passwd"])
+async def test_a_documents_id_stays_inside_its_address(document_id):
+    """``documents delete ..`` deleted the whole collection: the HTTP library resolves ``..`` before it sends."""
+    asked = []
+
+    async def application(scope, receive, send):
+        asked.append(scope["path"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with httpx.AsyncClient(base_url="http://here", transport=LocalTransport(application)) as http:
+        await Client(http, "here").delete_document("default", document_id)
+    assert asked == [f"/v1/collections/default/documents/{document_id}"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+import typer
 
 from ragworks.cli import main
-from ragworks.cli.failing import report
+from ragworks.cli.failing import INTERRUPTED, report, run
 from ragworks.errors import InvalidSettings, JobNotFound, ServerProblem
 
 
@@ -41,3 +44,15 @@ def test_the_debug_option_shows_where_an_unexpected_error_comes_from(monkeypatch
 def test_wrong_usage_is_exit_code_two(arguments, capsys):
     assert main(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_server_that_is_stopped_twice_ends_with_a_word_and_no_traceback(capsys):
+    """The second SIGTERM cancels what still runs; the CancelledError came out of the command as a traceback."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(typer.Exit) as ended:
+        run(cancelled(), interrupted="stopped")
+    assert ended.value.exit_code == INTERRUPTED
+    assert capsys.readouterr().err == "stopped\n"
