@@ -13,11 +13,11 @@ from ragworks.services.vector_store import VectorStore
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
 from ragworks.storage.folder import DataFolder
-from ragworks.storage.indexes import DerivedIndexes, remove_indexes
+from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.testing import FakeClock
-from ragworks.types import Chunk, Incoming, Load, ReadDocument, Task
+from ragworks.types import Chunk, Incoming, Load, Query, ReadDocument, Task
 
 DIMENSION = 8
 ROOM = Load(1000, 10**9)
@@ -47,8 +47,7 @@ async def opened(path: Path) -> AsyncIterator[Opened]:
     store = VectorStore(
         rows,
         blobs,
-        lambda name, dimension: DerivedIndexes(folder.index, name, dimension),
-        lambda name: remove_indexes(folder.index, name),
+        IndexFolder(folder.index),
         clock,
         gather_s=0,
     )
@@ -103,6 +102,14 @@ async def publish(at: Opened, document_id: str, text: str, pieces: int = 1, **fi
     await at.store.publish(task, version)
     await at.jobs.finish(task, unchanged=False, warnings=())
     return task
+
+
+async def found(at: Opened, words: str, filter: dict | None = None, collection: str = "default") -> set[str]:
+    """The documents that a search by words alone shows."""
+    async with at.store.view(collection) as view:
+        legs = await view.legs([Query(None, words)], 10, filter)
+        assert not legs.dense
+        return {row.document_id for row in (await view.chunks(list(legs.lexical))).values()}
 
 
 async def stage(at: Opened, task: Task, document: ReadDocument, fingerprint: str = "model") -> int:

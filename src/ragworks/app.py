@@ -19,7 +19,7 @@ from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer, available_cores
-from ragworks.protocols import Indexes, Model
+from ragworks.protocols import Model
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -30,7 +30,7 @@ from ragworks.settings import SERVICES, EmbeddingsSettings, GenerationSettings, 
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
 from ragworks.storage.folder import DataFolder
-from ragworks.storage.indexes import DerivedIndexes, remove_indexes
+from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.types import Answer, Embeddings, TextKind, Turn
@@ -55,15 +55,10 @@ class _Parts:
         self.rows = SqliteRows(self.database, self.clock)
         self.jobs = SqliteJobs(self.database, self.clock)
         self.blobs = FileBlobs(self.folder.blobs)
+        self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
         self.scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
         self.tokenizer_path = (lambda: str(locate(BGE_SMALL_EN).tokenizer)) if bundled else (lambda: None)
-
-    def open_indexes(self, collection: str, dimension: int) -> Indexes:
-        return DerivedIndexes(self.folder.index, collection, dimension)
-
-    def remove_indexes(self, collection: str) -> None:
-        remove_indexes(self.folder.index, collection)
 
     def reader(self, settings: ProcessorSettings) -> PooledReader:
         return PooledReader(
@@ -88,7 +83,7 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
-        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.open_indexes, parts.remove_indexes, parts.clock)
+        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
             lambda: _model(settings.embeddings_service),
@@ -157,7 +152,7 @@ class App:
             await asyncio.to_thread(self._parts.folder.open)
             self._resources.callback(self._parts.folder.close)
             await asyncio.to_thread(self._parts.database.open)
-            self._resources.callback(self._parts.database.close)
+            self._resources.push_async_callback(asyncio.to_thread, self._parts.database.close)
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
             with suppress(StorageFull):  # searches can start without it; document_processor tries it again
                 await self._parts.jobs.recover()

@@ -24,9 +24,9 @@ RagworksError
 │   ├── PortInUse
 │   └── ModelMissing
 ├── DocumentError                one document failed, the others go on
-│   ├── UnsupportedFormat, EmptyDocument, EncryptedDocument, CorruptDocument, NoTextLayer,
+│   ├── SourceUnreadable, UnsupportedFormat, EmptyDocument, EncryptedDocument, CorruptDocument, NoTextLayer,
 │   │   DocumentTooLarge, ReadTimeout, ReadMemoryExceeded
-│   └── WorkerCrashed, EmbeddingFailed        (may pass on a retry)
+│   └── WorkerCrashed, EmbeddingFailed, VersionIncomplete        (may pass on a retry)
 ├── LeaseLost                    the attempt no longer owns its task
 └── ClientError                  what a client of a server sees; no server sends it
     ├── ServerProblem            the server refused or failed: its code, status and detail
@@ -174,6 +174,12 @@ class DocumentError(RagworksError):
     code = "document_failed"
 
 
+class SourceUnreadable(DocumentError):
+    """The file to read the document from is not there, or may not be read."""
+
+    code = "source_unreadable"
+
+
 class UnsupportedFormat(DocumentError):
     code = "unsupported_format"
 
@@ -217,6 +223,13 @@ class EmbeddingFailed(DocumentError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class VersionIncomplete(DocumentError):
+    """Not every chunk of a version was staged; it is never shown."""
+
+    code = "version_incomplete"
+    transient = True
 
 
 class LeaseLost(RagworksError):

@@ -277,14 +277,33 @@ class Indexes(Protocol):
         """Make what is held survive a restart."""
         ...
 
-    def close(self) -> None: ...
+    def close(self, *, save: bool = True) -> None:
+        """Let go; with ``save`` as ``save`` does."""
+        ...
+
+
+class IndexHome(Protocol):
+    """Where the indexes of all collections live. Called from threads."""
+
+    def open(self, collection: str, dimension: int) -> Indexes:
+        """The collection's indexes, as far as they were saved."""
+        ...
+
+    def remove(self, collection: str) -> None: ...
+
+    def keep_only(self, collections: Sequence[str]) -> None:
+        """Remove the indexes of every other collection."""
+        ...
 
 
 class Blobs(Protocol):
     """Original bytes by content hash. Called from threads, never from the event loop."""
 
     def put(self, source: bytes | str) -> tuple[str, int]:
-        """(content hash, size in bytes), durable and pinned. ``source`` is bytes or a path. Raises StorageFull."""
+        """(content hash, size in bytes), durable and pinned. ``source`` is bytes or a path.
+
+        Raises SourceUnreadable, StorageFull.
+        """
         ...
 
     def unpin(self, content_hashes: Iterable[str]) -> None:
@@ -436,11 +455,11 @@ class Rows(Protocol):
         ...
 
     async def chunks(self, collection: str, ids: Sequence[int]) -> Mapping[int, ChunkRow]:
-        """The visible chunks among ``ids``."""
+        """The chunks among ``ids`` whose rows are there, and whose document exists."""
         ...
 
     async def matching(self, collection: str, given: Metadata) -> Mapping[int, int]:
-        """{version: chunk count} of the documents that a filter lets through. Raises UnusableFilter."""
+        """{version: chunk count} of every version whose document a filter lets through. Raises UnusableFilter."""
         ...
 
     async def stored_vectors(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]: ...

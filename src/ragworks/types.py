@@ -350,14 +350,14 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica of a service, as ``status`` shows it."""
+    """One replica of a service, as ``status`` shows it; None where nothing is measured yet."""
 
     id: str
     pid: int
     status: str
     version: str
-    active_connections: int
-    avg_response_time: float
+    active_connections: int | None
+    avg_response_time: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,3 +489,12 @@ class Query:
     vector: NDArray[np.float32] | None
     words: str | None
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """Scores by chunk key of the dense and the lexical leg; ``exhausted`` when asking for more would bring no more."""
+
+    dense: Mapping[int, float]
+    lexical: Mapping[int, float]
+    exhausted: bool

@@ -191,3 +191,24 @@ async def test_options_out_of_range_are_refused_with_what_is_allowed(tmp_path: P
             await at.service.search("default", "keel", **options)
         with pytest.raises(InvalidInput, match="must not be empty"):
             await at.service.search("default", "  ")
+
+
+async def test_near_duplicates_do_not_crowd_out_what_differs(tmp_path: Path) -> None:
+    """150 copies of a licence used to fill every candidate, and a search for ten hits found one."""
+    async with library(tmp_path) as at:
+        licence = " ".join(f"keel{word}" for word in range(60))
+        await at.add("copies", [f"{licence} {number}" for number in range(450)])
+        found = await at.service.search("default", f"{licence} boat tea battery", top_k=5)
+        assert len(found.hits) == 5
+
+
+async def test_an_embedder_that_fails_leaves_words_to_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with library(tmp_path) as at:
+
+        async def broken(*_: object, **__: object) -> None:
+            raise NotReady("the batching loop has ended")
+
+        monkeypatch.setattr(at.embedder, "embed_texts", broken)
+        found = await at.service.search("default", "keel")
+        assert found.hits[0].document_id == "boat"
+        assert found.degraded

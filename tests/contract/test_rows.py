@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,22 @@ from ragworks.errors import (
     LeaseLost,
     ModelMismatch,
     UnusableFilter,
+    VersionIncomplete,
 )
-from ragworks.types import Query
-from stores import DIMENSION, Opened, claimed, opened, publish, read, stage, vector
+from ragworks.testing import until
+from ragworks.types import CHUNK_BITS, Query
+from stores import DIMENSION, Opened, claimed, found, opened, publish, read, stage, vector
 
 TEXT = "The battery of the city bike lasts five years. " * 4
-
-
-async def found(at: Opened, words: str, filter: dict | None = None, collection: str = "default") -> set[str]:
-    dense, lexical = await at.store.legs(collection, [Query(None, words)], 10, filter)
-    assert not dense
-    rows = await at.store.chunks(collection, list(lexical))
-    return {row.document_id for row in rows.values()}
 
 
 async def test_a_published_document_is_found_by_word_and_by_vector(storage: Opened) -> None:
     await publish(storage, "bike", TEXT, pieces=2)
     half = TEXT[: len(TEXT) // 2]
-    dense, lexical = await storage.store.legs("default", [Query(vector(half), "battery")], 10, None)
-    assert set(dense) == set(lexical)
-    assert max(dense.values()) == pytest.approx(1.0, abs=1e-3)
+    async with storage.store.view("default") as view:
+        legs = await view.legs([Query(vector(half), "battery")], 10, None)
+    assert set(legs.dense) == set(legs.lexical)
+    assert max(legs.dense.values()) == pytest.approx(1.0, abs=1e-3)
     assert await found(storage, "batteries") == {"bike"}
 
 
@@ -68,7 +65,7 @@ async def test_publishing_without_a_lease_shows_nothing(storage: Opened) -> None
 async def test_publishing_an_incomplete_version_shows_nothing(storage: Opened) -> None:
     task = await claimed(storage, "bike", text=TEXT)
     version = await storage.store.begin(task, read(TEXT, pieces=3), "model", DIMENSION)
-    with pytest.raises(LeaseLost, match="0 of 3 chunks"):
+    with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
         await storage.store.publish(task, version)
 
 
@@ -172,8 +169,8 @@ async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expecte
     for name, fields in metadata.items():
         await publish(storage, name, f"battery of {name}", metadata=fields)
     assert await found(storage, "battery", filter) == expected
-    near, _ = await storage.store.legs("default", [Query(vector("x"), None)], 10, filter)
-    assert len(near) == len(expected)
+    async with storage.store.view("default") as view:
+        assert len((await view.legs([Query(vector("x"), None)], 10, filter)).dense) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +185,10 @@ async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expecte
         {"type": "and", "filters": []},
         {"type": "and", "filters": [3]},
         {"type": "eq", "key": "a", "value": 1, "more": 2},
+        {"type": "eq", "key": "a", "value": 2**70},
+        {"type": "eq", "key": "a\0b", "value": 1},
+        {"type": "eq", "key": "a", "value": "\ud800"},
+        {"type": "or", "filters": [{"type": "in", "key": "a", "value": list(range(500))}] * 3},
     ],
 )
 async def test_a_filter_that_means_nothing_is_refused(storage: Opened, filter: dict) -> None:
@@ -246,3 +247,70 @@ async def test_stored_vectors_are_found_by_key_while_a_live_chunk_holds_them(sto
     held = await storage.store.stored_vectors([key, b"unknown"])
     assert set(held) == {key}
     assert np.allclose(held[key], vector("the keel of a boat"), atol=1e-3)
+
+
+async def test_while_a_document_is_replaced_every_search_finds_one_version_of_it_whole(storage: Opened) -> None:
+    """The rows switched at once and the index followed later: in between, updated documents could not be found."""
+    pieces = 1200
+    text = "".join(f"word{at:05d}  keel  " for at in range(pieces))
+    await publish(storage, "boat", text, pieces=pieces)
+    task = await claimed(storage, "boat", text=text + "x")
+    version = await stage(storage, task, read(text, pieces))
+    publishing = asyncio.ensure_future(storage.store.publish(task, version))
+    seen = set()
+    while not publishing.done():
+        async with storage.store.view("default") as view:
+            legs = await view.legs([Query(None, "keel")], 4 * pieces, None)
+            rows = await view.chunks(list(legs.lexical))
+            seen.add((len(rows), len({key >> CHUNK_BITS for key in rows})))
+    await publishing
+    assert seen == {(pieces, 1)}
+    assert (await storage.store.checkup()).healthy
+
+
+async def test_rows_of_a_version_stay_while_somebody_reads_it(storage: Opened) -> None:
+    await publish(storage, "boat", "the old keel")
+    async with storage.store.view("default") as view:
+        legs = await view.legs([Query(None, "keel")], 10, None)
+        task = await claimed(storage, "boat", text="the new keel")
+        publishing = asyncio.ensure_future(
+            storage.store.publish(task, await stage(storage, task, read("the new keel")))
+        )
+        await until(lambda: list(storage.store.stats()) and _shown(storage) != list(view.shown))
+        assert [row.text for row in (await view.chunks(list(legs.lexical))).values()] == ["the old keel"]
+    await publishing
+    assert (await storage.store.checkup()).healthy
+
+
+def _shown(at: Opened) -> list[int]:
+    with at.store._followers["default"].reading() as shown:
+        return list(shown)
+
+
+async def test_a_stopped_attempt_stages_nothing_more(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text=TEXT)
+    version = await storage.store.begin(task, read(TEXT), "model", DIMENSION)
+    await storage.store.delete_document("default", "bike")
+    with pytest.raises(LeaseLost):
+        await storage.store.stage(version, read(TEXT).chunks, [""], [b"k"], [vector(TEXT)])
+    await storage.store.discard(version)
+    assert (await storage.store.checkup()).healthy
+
+
+async def test_the_default_collection_is_emptied_not_dropped(storage: Opened) -> None:
+    await publish(storage, "bike", TEXT)
+    await storage.store.drop_collection("default")
+    assert await found(storage, "battery") == set()
+    await publish(storage, "boat", "the keel")
+    assert await found(storage, "keel battery") == {"boat"}
+    assert (await storage.store.checkup()).healthy
+
+
+async def test_index_folders_of_collections_that_are_gone_are_removed_at_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as at:
+        await at.store.create_collection("trial")
+        task = await claimed(at, "bike", collection="trial", text=TEXT)
+        await at.store.publish(task, await stage(at, task, read(TEXT)))
+        await at.rows.drop_collection("trial")  # and killed before the indexes are removed
+    async with opened(tmp_path):
+        assert [folder.name for folder in (tmp_path / "index").iterdir() if folder.name.startswith("trial")] == []

@@ -27,8 +27,8 @@ from ragworks.settings import EmbeddingsSettings, ProcessorSettings
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
 from ragworks.testing import ScriptedModel, settle, unit, until
-from ragworks.types import Query, ReadDocument, Task, TaskState, Upload
-from stores import Opened, claimed, opened, publish, read, stage
+from ragworks.types import ReadDocument, Task, TaskState, Upload
+from stores import Opened, claimed, found, opened, publish, read, stage
 
 FILLING = Path(__file__).with_name("filling.py")
 DOCUMENTS = "/v1/collections/default/documents"
@@ -90,11 +90,6 @@ def no_room() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-async def found(at: Opened, words: str) -> set[str]:
-    _, lexical = await at.store.legs("default", [Query(None, words)], 10, None)
-    return {row.document_id for row in (await at.store.chunks("default", list(lexical))).values()}
 
 
 async def test_a_submission_that_has_no_room_is_refused_whole_and_leaves_nothing(tmp_path: Path) -> None:

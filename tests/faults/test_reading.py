@@ -25,7 +25,7 @@ async def pool() -> AsyncIterator[WorkerPool]:
 
 
 def reader(pool: WorkerPool, **limits: Any) -> PooledReader:
-    settings = {"tokenizer_path": None, "chunk_tokens": 64, "limit_s": 30.0, "max_memory_bytes": 2 * 1024**3} | limits
+    settings = {"tokenizer_path": lambda: None, "chunk_tokens": 64, "limit_s": 30.0, "max_memory_bytes": 2**31} | limits
     return PooledReader(pool, str, **settings)
 
 

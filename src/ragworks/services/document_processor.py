@@ -11,7 +11,14 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from ragworks.errors import DocumentTooLarge, IdempotencyKeyInUse, NotReady, QueueFull, SubmissionTooLarge
+from ragworks.errors import (
+    DocumentTooLarge,
+    IdempotencyKeyInUse,
+    NotReady,
+    QueueFull,
+    SourceUnreadable,
+    SubmissionTooLarge,
+)
 from ragworks.ingest import Ingested, ingest
 from ragworks.policies.admission import Admission, QueueState, decide, drain_s
 from ragworks.policies.retrying import RetrySettings
@@ -71,12 +78,13 @@ class DocumentProcessor:
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
         self._keys_in_use: set[str] = set()
+        self._job_news: dict[str, asyncio.Event] = {}
         self._load = Load(0, 0)
 
     # service
 
     async def initialize(self) -> None:
-        await self._queue.recover()
+        self._load = await self._queue.load()
         retry = RetrySettings(max_attempts=self._settings.max_attempts)
         self._runner = await JobRunner(
             self._queue,
@@ -87,7 +95,6 @@ class DocumentProcessor:
             rng=self._rng,
             on_end=self._ended,
         ).__aenter__()
-        self._load = await self._queue.load()
 
     async def shutdown(self) -> None:
         runner, self._runner = self._runner, None
@@ -200,10 +207,16 @@ class DocumentProcessor:
         """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""
         for start in range(0, len(uploads), KEPT_AT_ONCE):
             part = slice(start, start + KEPT_AT_ONCE)
-            done = await asyncio.gather(
+            keeping = asyncio.gather(
                 *(asyncio.to_thread(self._keep, *one) for one in zip(uploads[part], sizes[part], strict=True)),
                 return_exceptions=True,
             )
+            try:
+                done = await asyncio.shield(keeping)
+            except asyncio.CancelledError:
+                # The threads go on: what they keep must be known, or it stays pinned for ever.
+                kept += [one for one in await keeping if isinstance(one, Incoming)]
+                raise
             kept += [one for one in done if isinstance(one, Incoming)]
             for one in done:
                 if isinstance(one, BaseException):
@@ -222,13 +235,16 @@ class DocumentProcessor:
             return common(
                 content_hash="", size_bytes=size, error_code=DocumentTooLarge.code, error_message=self._too_large(size)
             )
-        content_hash, size = self._blobs.put(upload.source)
+        try:
+            content_hash, size = self._blobs.put(upload.source)
+        except SourceUnreadable as error:
+            return common(content_hash="", size_bytes=0, error_code=error.code, error_message=str(error))
         return common(content_hash=content_hash, size_bytes=size)
 
     def _too_large(self, size: int) -> str:
         limit = self._settings.max_document_bytes
         return (
-            f"the document has {size / 1e6:.1f} MB, the limit is {limit / 1e6:.1f} MB: split it, or raise "
+            f"the document has {size:,} bytes, the limit is {limit:,}: split it, or raise "
             "document_processor.max_document_bytes"
         )
 
@@ -253,8 +269,9 @@ class DocumentProcessor:
         timer.end()
         return done
 
-    def _ended(self, outcome: Outcome, seconds: float) -> None:
+    def _ended(self, task: Task, outcome: Outcome, seconds: float) -> None:
         self._on_document(outcome)
+        self._tell(task.job_id)
         if outcome.kind in ("retried", "cancelled"):
             return
         self._finished.append(self._clock.monotonic())
@@ -286,6 +303,7 @@ class DocumentProcessor:
             self._runner.cancel_unless(lambda task: task.job_id != job_id)
         await self._store.forget_blobs(list(hashes))
         self._changed()
+        self._tell(job_id)
         return await self.job(job_id)
 
     async def retry(self, job_id: str) -> Job:
@@ -310,10 +328,15 @@ class DocumentProcessor:
     async def finished(self, job_id: str) -> Job:
         """The job, once every document of it has ended. Raises JobNotFound."""
         while True:
-            news = self._required().news
+            news = self._job_news.setdefault(job_id, asyncio.Event())
             if await self._queue.ended(job_id):
+                self._tell(job_id)
                 return await self.job(job_id)
             await self._required().changed(news, LOOK_AGAIN_S)
+
+    def _tell(self, job_id: str) -> None:
+        if news := self._job_news.pop(job_id, None):
+            news.set()
 
     def _changed(self) -> None:
         if self._runner:
@@ -344,4 +367,10 @@ class _StageTimer:
 
 
 def _size(upload: Upload) -> int:
-    return os.stat(upload.source).st_size if isinstance(upload.source, str) else len(upload.source)
+    """In bytes; 0 for a file that cannot be read, which fails for itself when it is kept."""
+    if not isinstance(upload.source, str):
+        return len(upload.source)
+    try:
+        return os.stat(upload.source).st_size
+    except OSError:
+        return 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
 
 from ragworks.protocols import Clock, Indexes, Rows
 from ragworks.types import Change, IndexRows, chunk_keys
@@ -11,75 +14,119 @@ from ragworks.types import Change, IndexRows, chunk_keys
 PAGE = 500  # changes, and chunks, read and indexed at a time, so that memory stays small whatever the document
 # A pass costs about 10 CPU-ms and 20 ms, however little it takes in; an idle index takes a change in at once.
 GATHER_S = 0.1
+SETTLE_S = 10.0
 
 
 class Follower:
-    """One collection's indexes. Calls of ``catch_up`` within ``gather_s`` of each other share one pass."""
+    """One collection's indexes, and which versions they show.
+
+    A new version is put in completely, then shown in place of the old one at a stroke, and only then is the old one
+    taken out: whoever reads in between finds one or the other.
+    """
 
     def __init__(self, collection: str, rows: Rows, indexes: Indexes, clock: Clock, gather_s: float = GATHER_S) -> None:
         self.indexes = indexes
-        self._clock, self._gather_s = clock, gather_s
+        self._collection, self._rows, self._clock, self._gather_s = collection, rows, clock, gather_s
+        self._shown: Mapping[int, int] = {}
+        self._readers: set[asyncio.Future[None]] = set()
+        self._pass: asyncio.Task[None] | None = None
         self._applied_at = -gather_s
         self._asked = self._served = 0
-        self._collection = collection
-        self._rows = rows
-        self._turn = asyncio.Lock()
 
     async def start(self) -> bool:
         """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt."""
-        seq = (await self._rows.visible(self._collection)).seq
-        stale = self.indexes.seq > seq  # an index from another life of this folder
+        stale = self.indexes.seq > (await self._rows.visible(self._collection)).seq  # from another life of this folder
         if not stale:
             await self.catch_up()
             stale = not await self._agrees()
         if stale:
             await asyncio.to_thread(self.indexes.reset)
             await self.catch_up()
+            await self._agrees()
         return stale
 
     async def catch_up(self) -> None:
-        """Return once every change that was committed before the call is in both indexes."""
+        """Return once every change that was committed before the call is in both indexes.
+
+        Calls within ``gather_s`` of each other share one pass. A pass that has begun is never cut short: it runs in a
+        thread, and a second one beside it would undo its work.
+        """
         self._asked += 1
         mine = self._asked
-        async with self._turn:
-            if self._served >= mine:  # a pass that began after this call has taken everything in
-                return
-            wait = self._applied_at + self._gather_s - self._clock.monotonic()
-            if wait > 0 and self._gather_s:
-                await self._clock.sleep(wait)
-            serving, more = self._asked, True
-            while more and (changes := await self._rows.changes(self._collection, self.indexes.seq, PAGE)):
-                await self._apply(changes)
-                more = len(changes) == PAGE
-                self._applied_at = self._clock.monotonic()
-            self._served = serving
+        while self._served < mine:
+            if self._pass is None or self._pass.done():
+                # Awaited by every caller of catch_up that it serves, and by close.
+                self._pass = asyncio.create_task(self._take_in(), name=f"index-{self._collection}")
+                self._pass.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.shield(self._pass)
 
-    async def close(self) -> None:
-        async with self._turn:
-            await asyncio.to_thread(self.indexes.close)
+    @contextmanager
+    def reading(self) -> Iterator[Mapping[int, int]]:
+        """{version: chunk count} of what is shown now; their rows stay until the context is left."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.add(done)
+        try:
+            yield self._shown
+        finally:
+            self._readers.discard(done)
+            done.set_result(None)
+
+    async def settled(self) -> None:
+        """Return when everyone has left who was reading before this call."""
+        if readers := set(self._readers):
+            await asyncio.wait(readers, timeout=SETTLE_S)
+
+    async def close(self, *, save: bool = True) -> None:
+        """Let go of the indexes; ``save`` them unless they are to be deleted. Raises StorageFull."""
+        if self._pass:
+            await asyncio.gather(self._pass, return_exceptions=True)
+        await asyncio.to_thread(self.indexes.close, save=save)
+
+    async def _take_in(self) -> None:
+        wait = self._applied_at + self._gather_s - self._clock.monotonic()
+        if wait > 0 and self._gather_s:
+            await self._clock.sleep(wait)
+        serving, more = self._asked, True
+        while more and (changes := await self._rows.changes(self._collection, self.indexes.seq, PAGE)):
+            await self._apply(changes)
+            more = len(changes) == PAGE
+            self._applied_at = self._clock.monotonic()
+        self._served = serving
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         last = {change.version: change for change in changes}
-        forget = [(change.version, change.chunk_count) for change in last.values()]
+        added = {one.version: one.chunk_count for one in last.values() if one.added}
+        removed = {one.version: one.chunk_count for one in last.values() if not one.added}
+        seq = changes[-1].seq
+        forget = list(added.items())  # what an earlier pass, cut off by a crash, may have put in
         page: list[tuple[int, IndexRows]] = []
-        async for version, rows in self._added(last.values()):
+        async for version, rows in self._rows_of(added):
             page.append((version, rows))
             if sum(len(one.texts) for _, one in page) >= PAGE:
                 await asyncio.to_thread(self.indexes.apply, forget, page, self.indexes.seq)
                 forget, page = [], []
-        await asyncio.to_thread(self.indexes.apply, forget, page, changes[-1].seq)
+        await asyncio.to_thread(self.indexes.apply, forget, page, self.indexes.seq if removed else seq)
+        self._shown = {**{version: n for version, n in self._shown.items() if version not in removed}, **added}
+        if removed:
+            await asyncio.to_thread(self.indexes.apply, list(removed.items()), [], seq)
 
-    async def _added(self, changes: Iterable[Change]) -> AsyncIterator[tuple[int, IndexRows]]:
-        for change in changes:
+    async def _rows_of(self, versions: Iterable[int]) -> AsyncIterator[tuple[int, IndexRows]]:
+        for version in versions:
             after = -1
-            while change.added and (rows := await self._rows.index_rows(change.version, after, PAGE)).texts:
-                yield change.version, rows
+            while (rows := await self._rows.index_rows(version, after, PAGE)).texts:
+                yield version, rows
                 if len(rows.texts) < PAGE:
                     break
                 after = int(rows.keys[-1])
 
     async def _agrees(self) -> bool:
-        visible = await self._rows.visible(self._collection)
-        expected = {int(key) for version, count in visible.versions.items() for key in chunk_keys(version, count)}
-        vectors, words = await asyncio.to_thread(lambda: (self.indexes.vectors.keys(), self.indexes.words.keys()))
-        return expected == set(vectors.tolist()) == set(words.tolist())
+        """Show what is visible, as far as the indexes hold it; False if they do not."""
+        while (visible := await self._rows.visible(self._collection)).seq != self.indexes.seq and visible.seq:
+            await self.catch_up()
+        self._shown = dict(visible.versions)
+        return await asyncio.to_thread(self._holds, visible.versions)
+
+    def _holds(self, versions: Mapping[int, int]) -> bool:
+        expected = [chunk_keys(version, count) for version, count in versions.items()]
+        keys = np.sort(np.concatenate(expected)) if expected else np.array([], dtype=np.uint64)
+        return all(np.array_equal(keys, np.sort(index.keys())) for index in (self.indexes.vectors, self.indexes.words))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,14 +15,16 @@ from numpy.typing import NDArray
 
 from ragworks.errors import InvalidInput, ModelMismatch, NotReady
 from ragworks.protocols import Embedder, PassageScorer
+from ragworks.services.viewing import View
 from ragworks.settings import RetrievalSettings
-from ragworks.text.fuse import distinct, fuse, min_max, ranked
-from ragworks.types import ChunkRow, Collection, Health, Hit, Mode, Query, SearchResult, ServiceHealth, Turn
+from ragworks.text.fuse import Distinct, fuse, min_max, ranked
+from ragworks.types import ChunkRow, Collection, Health, Hit, Legs, Mode, Query, SearchResult, ServiceHealth, Turn
 
 NAME = "retrieval_service"
 MAX_TOP_K = 1000
 READ_AT_LEAST = 20  # rows; fewer are not faster to read
-GROUPED_MORE = 3  # chunks looked at per document wanted, when hits are grouped by document
+MOST_CANDIDATES = 16_000  # of a leg; beyond that a question has no more that is worth the time
+EMBED_TIMEOUT_S = 10.0
 
 
 class Searchable(Protocol):
@@ -28,11 +32,7 @@ class Searchable(Protocol):
 
     async def collection(self, name: str) -> Collection: ...
 
-    async def legs(
-        self, collection: str, queries: Sequence[Query], limit: int, filter: Mapping[str, Any] | None
-    ) -> tuple[dict[int, float], dict[int, float]]: ...
-
-    async def chunks(self, collection: str, keys: Sequence[int]) -> Mapping[int, ChunkRow]: ...
+    def view(self, collection: str) -> AbstractAsyncContextManager[View]: ...
 
 
 class RetrievalService:
@@ -51,6 +51,8 @@ class RetrievalService:
         self._settings, self._store, self._embedder = settings, store, embedder
         self._embedder_ready, self._scorer, self._on_search = embedder_ready, scorer, on_search
         self._searches = 0
+        # One thread of its own: the scorer is slow and takes turns, and must not hold up searches meanwhile.
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="rerank")
 
     async def initialize(self) -> None:
         """Nothing to load: the indexes belong to the vector store."""
@@ -88,11 +90,8 @@ class RetrievalService:
         known = await self._store.collection(collection)
         queries, degraded = await self._queries(known, query, history, mode)
         embedded = time.perf_counter()
-        wanted = top_k * GROUPED_MORE if group_by else top_k
-        limit = max(self._settings.candidates, wanted)
-        dense, lexical = await self._store.legs(collection, queries, limit, filter)
-        order = fuse(dense, lexical, self._settings.dense_weight)
-        hits = await self._best(collection, order, dense, lexical, group_by, top_k)
+        async with self._store.view(collection) as view:
+            hits = await self._best(view, queries, filter, group_by, top_k)
         found = time.perf_counter()
         if rerank:
             hits, late = await self._reranked(query, hits)
@@ -109,26 +108,34 @@ class RetrievalService:
         return SearchResult(tuple(hits), timings, degraded)
 
     async def _best(
-        self,
-        collection: str,
-        order: Sequence[tuple[int, float]],
-        dense: Mapping[int, float],
-        lexical: Mapping[int, float],
-        group_by: str | None,
-        top_k: int,
+        self, view: View, queries: Sequence[Query], filter: Mapping[str, Any] | None, group_by: str | None, top_k: int
     ) -> list[Hit]:
-        """The first ``top_k`` hits that are visible and distinct; rows are read only as far as they are needed."""
-        hits: list[Hit] = []
-        kept: list[Hit] = []
+        """The first ``top_k`` distinct hits; more candidates are asked for until they suffice or there are no more."""
+        limit = max(self._settings.candidates, top_k)
+        while True:
+            legs = await view.legs(queries, limit, filter)
+            order = fuse(legs.dense, legs.lexical, self._settings.dense_weight)
+            hits = await self._picked(view, order, legs, group_by, top_k)
+            if len(hits) == top_k or legs.exhausted or limit >= MOST_CANDIDATES:
+                return hits
+            limit = min(limit * 4, MOST_CANDIDATES)
+
+    async def _picked(
+        self, view: View, order: Sequence[tuple[int, float]], legs: Legs, group_by: str | None, top_k: int
+    ) -> list[Hit]:
+        """Rows are read only as far as they are needed."""
+        pick = _Pick(group_by, top_k)
         step = max(READ_AT_LEAST, 2 * top_k)
         for start in range(0, len(order), step):
             part = order[start : start + step]
-            rows = await self._store.chunks(collection, [key for key, _ in part])
-            hits += [_hit(rows[key], score, dense.get(key), lexical.get(key)) for key, score in part if key in rows]
-            kept = _collapsed(hits, group_by, top_k)
-            if len(kept) == top_k:
+            rows = await view.chunks([key for key, _ in part])
+            hits = [
+                _hit(rows[key], score, legs.dense.get(key), legs.lexical.get(key)) for key, score in part if key in rows
+            ]
+            await asyncio.to_thread(pick.offer, hits)
+            if len(pick.hits) == top_k:
                 break
-        return kept
+        return pick.hits
 
     async def _queries(
         self, collection: Collection, query: str, history: Sequence[Turn], mode: Mode
@@ -140,12 +147,14 @@ class RetrievalService:
         vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
         degraded = None
         if mode != "lexical" and collection.fingerprint:
-            if self._embedder_ready():
+            try:
                 vectors = await self._embed(collection, [text for text, _ in texts])
-            elif mode == "dense":
-                raise NotReady("embeddings_service is down, and dense search cannot do without it; use mode lexical")
-            else:
-                degraded = "embeddings_service is down: searched by words only"
+            except (NotReady, TimeoutError) as error:
+                if mode == "dense":
+                    raise NotReady(
+                        "the embedder does not answer, and dense search needs it; use mode lexical"
+                    ) from error
+                degraded = "the embedder does not answer: searched by words only"
         words = mode != "dense"
         return [
             Query(vector, text if words else None, weight)
@@ -153,9 +162,12 @@ class RetrievalService:
         ], degraded
 
     async def _embed(self, collection: Collection, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        if not self._embedder_ready():
+            raise NotReady("embeddings_service is down")
         if collection.fingerprint != self._embedder.fingerprint:
             raise ModelMismatch(collection.name, collection.fingerprint, self._embedder.fingerprint)
-        result = await self._embedder.embed_texts(texts, kind="question")
+        async with asyncio.timeout(EMBED_TIMEOUT_S):
+            result = await self._embedder.embed_texts(texts, kind="question")
         if result.failed and result.embeddings[0] is None:
             raise InvalidInput(f"the question cannot be embedded: {result.failed[0].reason}")
         return list(result.embeddings)
@@ -166,7 +178,8 @@ class RetrievalService:
         head = hits[: settings.rerank_passages]
         if len(head) < 2:
             return hits, None
-        scoring = asyncio.to_thread(self._scorer.score, query, [hit.text for hit in head])
+        loop, passages = asyncio.get_running_loop(), [hit.text for hit in head]
+        scoring = loop.run_in_executor(self._scoring, self._scorer.score, query, passages)
         try:
             scores = await asyncio.wait_for(scoring, settings.rerank_budget_s)
         except TimeoutError:
@@ -208,10 +221,25 @@ def _hit(row: ChunkRow, score: float, dense: float | None, lexical: float | None
     )
 
 
-def _collapsed(hits: list[Hit], group_by: str | None, top_k: int) -> list[Hit]:
-    if group_by == "document":
-        best: dict[str, Hit] = {}
+class _Pick:
+    """The first ``top_k`` hits offered that are distinct: by text, or with ``group_by`` by document."""
+
+    def __init__(self, group_by: str | None, top_k: int) -> None:
+        self.hits: list[Hit] = []
+        self._top_k = top_k
+        self._documents: set[str] | None = set() if group_by == "document" else None
+        self._texts = Distinct()
+
+    def offer(self, hits: Sequence[Hit]) -> None:
         for hit in hits:
-            best.setdefault(hit.document_id, hit)
-        return list(best.values())[:top_k]
-    return [hits[index] for index in distinct([hit.text for hit in hits], top_k)]
+            if len(self.hits) == self._top_k:
+                return
+            if self._is_new(hit):
+                self.hits.append(hit)
+
+    def _is_new(self, hit: Hit) -> bool:
+        if self._documents is None:
+            return self._texts.is_new(hit.text)
+        known = hit.document_id in self._documents
+        self._documents.add(hit.document_id)
+        return not known

@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
-from ragworks.protocols import Blobs, Clock, Indexes, Rows
+from ragworks.protocols import Blobs, Clock, IndexHome, Rows
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
+from ragworks.services.viewing import View
 from ragworks.types import (
-    CHUNK_BITS,
     Checkup,
     Chunk,
-    ChunkRow,
     Collection,
     Document,
     Health,
     Page,
-    Query,
     ReadDocument,
     ServiceHealth,
     Task,
-    chunk_keys,
+    Withdrawn,
 )
 
 NAME = "vector_store"
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-EXACT_BELOW = 20_000  # allowed chunks that are compared one by one: about 30 ms, at recall 1 whatever the filter
-
-OpenIndexes = Callable[[str, int], Indexes]
-"""(collection, dimension) -> its indexes, as far as they were saved."""
+RELEASED_AT_ONCE = 500
+SEARCH_THREADS = 2
 
 
 class VectorStore:
@@ -46,35 +43,35 @@ class VectorStore:
         self,
         rows: Rows,
         blobs: Blobs,
-        open_indexes: OpenIndexes,
-        remove_indexes: Callable[[str], None],
+        indexes: IndexHome,
         clock: Clock,
         gather_s: float = GATHER_S,
     ) -> None:
-        self._rows = rows
-        self._blobs = blobs
-        self._open_indexes = open_indexes
-        self._remove_indexes = remove_indexes
+        self._rows, self._blobs, self._indexes = rows, blobs, indexes
         self._clock, self._gather_s = clock, gather_s
         self._followers: dict[str, Follower] = {}
         self._opening = asyncio.Lock()
         self._rebuilt = 0
-        self._unwanted: set[int] = set()
+        self._unwanted: set[int] = set()  # versions out of sight, whose rows are to go
+        self._unneeded: set[str] = set()  # content hashes whose bytes may be to go
+        # Of its own: searches must not wait behind index passes and fsyncs in the loop's default threads.
+        self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
     # service
 
     async def initialize(self) -> None:
         """Collect what a crash left behind, then bring every index up to its rows."""
         self._unwanted.update(await self._rows.abandoned())
+        await asyncio.to_thread(self._blobs.clear_unfinished)
+        self._unneeded |= await asyncio.to_thread(self._blobs.hashes)
         with suppress(StorageFull):  # it is tried again before the next document is staged
             await self._collect()
-        await asyncio.to_thread(self._blobs.clear_unfinished)
-        await self._release(await asyncio.to_thread(self._blobs.hashes))
-        after: str | None = None
-        while (page := await self._rows.collections(100, after)).data:
-            for collection in page.data:
-                await self._follower(collection.name)
-            after = page.last_id
+        names: list[str] = []
+        while (page := await self._rows.collections(100, names[-1] if names else None)).data:
+            names += [collection.name for collection in page.data]
+        await asyncio.to_thread(self._indexes.keep_only, names)
+        for name in names:
+            await self._follower(name)
 
     async def shutdown(self) -> None:
         while self._followers:
@@ -104,13 +101,8 @@ class VectorStore:
         return await self._rows.collections(limit, after)
 
     async def drop_collection(self, name: str) -> None:
-        gone = await self._rows.drop_collection(name)
-        async with self._opening:
-            if follower := self._followers.pop(name, None):
-                await follower.close()
-            await asyncio.to_thread(self._remove_indexes, name)
-        for withdrawn in gone:
-            await self._forget(withdrawn.version, withdrawn.hashes)
+        """Returns when everything of the collection is gone; the collection ``default`` is emptied instead."""
+        await _to_its_end(self._drop(name))
 
     async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
         return await self._rows.documents(collection, limit, after)
@@ -127,12 +119,12 @@ class VectorStore:
     async def delete_document(self, collection: str, document_id: str) -> None:
         """Returns when bytes, rows, vectors and words are gone; attempts under way are cancelled."""
         withdrawn = await self._rows.delete_document(collection, document_id)
-        await self._catch_up(collection)
-        await self._forget(withdrawn.version, withdrawn.hashes)
+        await _to_its_end(self._retire(collection, withdrawn))
 
     async def forget_blobs(self, hashes: Iterable[str]) -> None:
         """Delete the bytes that nothing needs any more."""
-        await self._release(hashes)
+        self._unneeded |= set(hashes)
+        await self._collect()
 
     async def checkup(self) -> Checkup:
         """Compare documents, chunks, vectors, words and bytes; the collections stay usable meanwhile."""
@@ -158,16 +150,11 @@ class VectorStore:
         await self._rows.stage(version, chunks, words, keys, vectors)
 
     async def publish(self, task: Task, version: int) -> None:
-        work = asyncio.ensure_future(self._publish(task, version))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The transaction runs in a thread, which no cancel stops: half way is no place to leave it.
-            await asyncio.gather(work, return_exceptions=True)
-            raise
+        await _to_its_end(self._publish(task, version))
 
     async def discard(self, version: int) -> None:
-        await self._forget(version, ())
+        self._unwanted.add(version)
+        await self._collect()
 
     async def describe(self, task: Task) -> bool:
         changed = await self._rows.describe(task)
@@ -181,23 +168,16 @@ class VectorStore:
 
     # searching
 
-    async def legs(
-        self, collection: str, queries: Sequence[Query], limit: int, filter: Mapping[str, Any] | None
-    ) -> tuple[dict[int, float], dict[int, float]]:
-        """Dense and lexical scores by chunk key, each leg true for the union of both legs' best ``limit``.
-
-        A leg's score is the weighted sum over ``queries``. Raises CollectionNotFound, UnusableFilter.
-        """
+    @asynccontextmanager
+    async def view(self, collection: str) -> AsyncIterator[View]:
+        """What the collection shows now, unchanged until the context is left. Raises CollectionNotFound."""
         await self._rows.collection(collection)
-        allowed = None if filter is None else await self._rows.matching(collection, filter)
         follower = await self._follower(collection)
-        if follower is None or (allowed is not None and not allowed):
-            return {}, {}
-        return await asyncio.to_thread(_legs, follower.indexes, queries, limit, allowed)
-
-    async def chunks(self, collection: str, keys: Sequence[int]) -> Mapping[int, ChunkRow]:
-        """The rows of the visible chunks among ``keys``."""
-        return await self._rows.chunks(collection, keys)
+        if follower is None:
+            yield View(collection, self._rows, None, {}, self._threads)
+            return
+        with follower.reading() as shown:
+            yield View(collection, self._rows, follower.indexes, shown, self._threads)
 
     # following
 
@@ -214,76 +194,60 @@ class VectorStore:
                 collection = await self._rows.collection(name)
                 if not collection.dimension:
                     return None
-                indexes = await asyncio.to_thread(self._open_indexes, name, collection.dimension)
+                indexes = await asyncio.to_thread(self._indexes.open, name, collection.dimension)
                 follower = Follower(name, self._rows, indexes, self._clock, self._gather_s)
                 self._rebuilt += await follower.start()
                 self._followers[name] = follower
             return self._followers[name]
 
     async def _publish(self, task: Task, version: int) -> None:
-        replaced = await self._rows.publish(task, version)
-        try:
-            await self._catch_up(task.collection)
-        finally:
-            await self._forget(replaced.version, replaced.hashes)
+        await self._retire(task.collection, await self._rows.publish(task, version))
 
-    async def _forget(self, version: int | None, hashes: Iterable[str]) -> None:
-        if version is not None:
-            self._unwanted.add(version)
-        await self._release(hashes)
+    async def _retire(self, collection: str, withdrawn: Withdrawn) -> None:
+        """Let the indexes follow, and collect what is out of sight once nobody reads it any more."""
+        try:
+            if follower := await self._follower(collection):
+                await follower.catch_up()
+                await follower.settled()
+        finally:  # an index that cannot be written is no reason to keep it for ever
+            self._mark(withdrawn)
         await self._collect()
 
+    async def _drop(self, name: str) -> None:
+        gone = await self._rows.drop_collection(name)
+        async with self._opening:
+            if follower := self._followers.pop(name, None):
+                await follower.settled()
+                await follower.close(save=False)
+            await asyncio.to_thread(self._indexes.remove, name)
+        for withdrawn in gone:
+            self._mark(withdrawn)
+        await self._collect()
+
+    def _mark(self, withdrawn: Withdrawn) -> None:
+        if withdrawn.version is not None:
+            self._unwanted.add(withdrawn.version)
+        self._unneeded |= withdrawn.hashes
+
     async def _collect(self) -> None:
-        """Delete unwanted versions, also those that a full disk has kept so far."""
+        """Delete unwanted versions and bytes, also those that a full disk has kept so far."""
+        while self._unneeded:
+            some = [self._unneeded.pop() for _ in range(min(len(self._unneeded), RELEASED_AT_ONCE))]
+            try:
+                await self._rows.release(some, self._blobs.remove)
+            except BaseException:  # full disk or cancelled: they are still unneeded
+                self._unneeded |= set(some)
+                raise
         for version in list(self._unwanted):
             await self._rows.collect(version)
             self._unwanted.discard(version)
 
-    async def _release(self, hashes: Iterable[str]) -> None:
-        if wanted := list(hashes):
-            await self._rows.release(wanted, self._blobs.remove)
 
-
-def _legs(
-    indexes: Indexes, queries: Sequence[Query], limit: int, allowed: Mapping[int, int] | None
-) -> tuple[dict[int, float], dict[int, float]]:
-    keys: set[int] = set()
-    for query in queries:
-        if query.vector is not None:
-            keys |= {key for key, _ in _nearest(indexes, query.vector, limit, allowed)}
-        if query.words:
-            keys |= {
-                key for key, _ in indexes.words.search(query.words, limit, None if allowed is None else list(allowed))
-            }
-    union = sorted(keys)
-    dense: dict[int, float] = {}
-    lexical: dict[int, float] = {}
-    for query in queries:
-        if query.vector is not None:
-            _add(dense, indexes.vectors.scores(query.vector, union), query.weight)
-        if query.words:
-            _add(lexical, {**dict.fromkeys(union, 0.0), **indexes.words.scores(query.words, union)}, query.weight)
-    return dense, lexical
-
-
-def _add(total: dict[int, float], scores: Mapping[int, float], weight: float) -> None:
-    for key, score in scores.items():
-        total[key] = total.get(key, 0.0) + weight * score
-
-
-def _nearest(
-    indexes: Indexes, vector: NDArray[np.float32], limit: int, allowed: Mapping[int, int] | None
-) -> list[tuple[int, float]]:
-    """Exact among few allowed chunks; among many, the graph is asked for more until enough are allowed."""
-    if allowed is None:
-        return indexes.vectors.search(vector, limit)
-    if sum(allowed.values()) <= EXACT_BELOW:
-        keys = np.concatenate([chunk_keys(version, count) for version, count in allowed.items()])
-        return indexes.vectors.search(vector, limit, keys)
-    asked = 4 * limit
-    while True:
-        found = indexes.vectors.search(vector, asked)
-        kept = [(key, score) for key, score in found if key >> CHUNK_BITS in allowed]
-        if len(kept) >= limit or len(found) < asked:
-            return kept[:limit]
-        asked *= 4
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work``, and when cancelled meanwhile, cancel only then: half way is no place to leave it."""
+    running = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise

@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from ragworks.errors import StorageFull
+from ragworks.errors import SourceUnreadable, StorageFull
 from ragworks.storage.folder import sync_folder
 
 BLOCK = 1024 * 1024
@@ -32,9 +32,12 @@ class FileBlobs:
         self._synced: set[str] = set()
 
     def put(self, source: bytes | str) -> tuple[str, int]:
-        """Keep and pin the bytes of ``source`` (bytes, or a file's path): (content hash, size). Raises StorageFull."""
+        """Keep and pin the bytes of ``source`` (bytes, or a file's path): (content hash, size in bytes).
+
+        Raises SourceUnreadable, StorageFull.
+        """
         try:
-            with open(source, "rb") if isinstance(source, str) else BytesIO(source) as stream:
+            with _opened(source) as stream:
                 return self._keep(stream)
         except OSError as error:
             raise StorageFull(f"cannot keep a document below {self._folder}: {error}") from error
@@ -67,7 +70,7 @@ class FileBlobs:
             file.unlink(missing_ok=True)
 
     def _keep(self, stream: IO[bytes]) -> tuple[str, int]:
-        digest, size = hashlib.blake2b(digest_size=32), 0
+        digest, size, pinned = hashlib.blake2b(digest_size=32), 0, False
         handle, temporary = tempfile.mkstemp(prefix="new-", dir=self._folder)
         try:
             with open(handle, "wb") as file:
@@ -81,11 +84,14 @@ class FileBlobs:
             self._make_durable(final.parent)
             with self._lock:
                 self._pins[final.name] += 1
+                pinned = True
                 os.replace(temporary, final)
             sync_folder(final.parent)
         except BaseException:  # also on cancel: no half file may stay
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            if pinned:
+                self.unpin([digest.hexdigest()])
             raise
         return digest.hexdigest(), size
 
@@ -95,3 +101,12 @@ class FileBlobs:
             folder.mkdir(exist_ok=True)
             sync_folder(self._folder)
             self._synced.add(folder.name)
+
+
+def _opened(source: bytes | str) -> IO[bytes]:
+    if not isinstance(source, str):
+        return BytesIO(source)
+    try:
+        return Path(source).open("rb")
+    except OSError as error:
+        raise SourceUnreadable(f"cannot read {source!r}: {error.strerror}") from error

@@ -25,7 +25,7 @@ def take(db: sqlite3.Connection) -> Census:
     keys: dict[str, list[int]] = defaultdict(list)
     vectors = 0
     shown = db.execute(
-        "SELECT d.collection, d.id, d.version, v.chunk_count, v.text, c.dimension FROM documents d "
+        "SELECT d.collection, d.id, d.version, v.chunk_count, c.dimension FROM documents d "
         "LEFT JOIN versions v ON v.id = d.version JOIN collections c ON c.name = d.collection"
     ).fetchall()
     for document in shown:
@@ -37,9 +37,9 @@ def take(db: sqlite3.Connection) -> Census:
         keys[document["collection"]] += [chunk["id"] for chunk in chunks]
         vectors += sum(_sound(chunk["vector"], document["dimension"]) for chunk in chunks)
         name = f"{document['collection']}/{document['id']}"
-        problems |= {
-            f"document {name}: {what}": frozenset([document["version"]]) for what in _document(document, chunks)
-        }
+        packed = db.execute("SELECT text FROM versions WHERE id = ?", (document["version"],)).fetchone()
+        for what in _document(document, packed, chunks):
+            problems[f"document {name}: {what}"] = frozenset([document["version"]])
     return Census(
         documents=len(shown),
         chunks={name: np.array(sorted(ids), dtype=np.uint64) for name, ids in keys.items()},
@@ -49,13 +49,13 @@ def take(db: sqlite3.Connection) -> Census:
     )
 
 
-def _document(document: sqlite3.Row, chunks: list[sqlite3.Row]) -> Iterator[str]:
-    if document["chunk_count"] is None:
+def _document(document: sqlite3.Row, packed: sqlite3.Row | None, chunks: list[sqlite3.Row]) -> Iterator[str]:
+    if packed is None:
         yield f"its version {document['version']} is missing"
         return
     if len(chunks) != document["chunk_count"]:
         yield f"{document['chunk_count']} chunks expected, {len(chunks)} found"
-    text = zlib.decompress(document["text"]).decode()
+    text = zlib.decompress(packed["text"]).decode()
     if any(text[chunk["start"] : chunk["end"]] != chunk["text"] for chunk in chunks):
         yield "a chunk is not the text that its offsets point at"
     if any(after["start"] < before["end"] for before, after in pairwise(chunks)):

@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, LeaseLost, ModelMismatch
+from ragworks.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    DocumentNotFound,
+    LeaseLost,
+    ModelMismatch,
+    VersionIncomplete,
+)
 from ragworks.protocols import Clock
 from ragworks.storage import census
 from ragworks.storage.filters import compile_filter
+from ragworks.storage.migrations import DEFAULT_COLLECTION
 from ragworks.storage.sqlite import Database
 from ragworks.types import (
     CHUNK_BITS,
@@ -38,6 +46,9 @@ BATCH = 500
 DOCUMENT = """
     SELECT d.*, v.content_hash, v.size_bytes, v.media_type, v.chunk_count, v.pages, v.properties, v.warnings, v.task_id
     FROM documents d JOIN versions v ON v.id = d.version
+"""
+STAGED = """
+    EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease AND t.state = 'in_progress')
 """
 NEEDED = """
     SELECT 1 FROM documents d JOIN versions v ON v.id = d.version WHERE v.content_hash = ?
@@ -79,15 +90,24 @@ class SqliteRows:
     async def drop_collection(self, name: str) -> Sequence[Withdrawn]:
         def work(db: sqlite3.Connection) -> list[Withdrawn]:
             _collection(db, name)
-            ids = [row[0] for row in db.execute("SELECT id FROM documents WHERE collection = ?", (name,))]
-            gone = [_withdraw(db, name, document_id, self._clock.now()) for document_id in ids]
-            db.execute(
+            shown = db.execute(
+                "SELECT v.id, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
+                "WHERE d.collection = ?",
+                (name,),
+            ).fetchall()
+            cancelled = db.execute(
                 "UPDATE tasks SET state = 'cancelled', finished_at = ? "
-                "WHERE collection = ? AND state IN ('queued', 'in_progress', 'failed')",
+                "WHERE collection = ? AND state IN ('queued', 'in_progress', 'failed') RETURNING content_hash",
                 (self._clock.now(), name),
-            )
+            ).fetchall()
+            db.execute("DELETE FROM documents WHERE collection = ?", (name,))
             db.execute("DELETE FROM collections WHERE name = ?", (name,))
-            return gone
+            if name == DEFAULT_COLLECTION:  # there always is one
+                db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (name, self._clock.now()))
+            return [
+                *(Withdrawn(version, frozenset([content_hash])) for version, content_hash in shown),
+                Withdrawn(None, frozenset(row["content_hash"] for row in cancelled if row["content_hash"])),
+            ]
 
         return await self._database.write(work)
 
@@ -193,9 +213,13 @@ class SqliteRows:
             )
             for chunk, before, key, vector in zip(chunks, words, keys, vectors, strict=True)
         ]
-        await self._database.write(
-            lambda db: db.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?)", rows) and None
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            if db.execute(f"SELECT 1 FROM versions v WHERE v.id = ? AND {STAGED}", (version,)).fetchone() is None:
+                raise LeaseLost(f"version {version} is no longer being written: its task was cancelled or taken over")
+            db.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?)", rows)
+
+        await self._database.write(work)
 
     async def publish(self, task: Task, version: int) -> Withdrawn:
         def work(db: sqlite3.Connection) -> Withdrawn:
@@ -203,7 +227,7 @@ class SqliteRows:
             row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
             staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", _range(version)).fetchone()[0]
             if staged != row["chunk_count"]:
-                raise LeaseLost(f"version {version} has {staged} of {row['chunk_count']} chunks")
+                raise VersionIncomplete(f"version {version} has {staged} of {row['chunk_count']} chunks")
             old = db.execute(
                 "SELECT d.version, d.created_at, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
                 "WHERE d.collection = ? AND d.id = ?",
@@ -258,8 +282,7 @@ class SqliteRows:
                 row[0]
                 for row in db.execute(
                     "SELECT v.id FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) "
-                    "AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease "
-                    "AND t.state = 'in_progress')"
+                    f"AND NOT {STAGED}"
                 )
             ]
         )
@@ -336,13 +359,12 @@ class SqliteRows:
         return await self._database.read(work)
 
     async def chunks(self, collection: str, ids: Sequence[int]) -> Mapping[int, ChunkRow]:
-        """The visible chunks among ``ids``."""
-
         def work(db: sqlite3.Connection) -> dict[int, ChunkRow]:
             rows = db.execute(
                 "SELECT c.id, c.start, c.end, c.page, c.headings, c.text, d.id AS document_id, d.title, d.metadata "
-                f"FROM chunks c JOIN documents d ON d.version = c.id >> {CHUNK_BITS} "
-                "WHERE d.collection = ? AND c.id IN (SELECT value FROM json_each(?))",
+                f"FROM chunks c JOIN versions v ON v.id = c.id >> {CHUNK_BITS} "
+                "JOIN documents d ON d.collection = v.collection AND d.id = v.document_id "
+                "WHERE v.collection = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (collection, json.dumps([int(one) for one in ids])),
             )
             return {
@@ -368,7 +390,8 @@ class SqliteRows:
         return await self._database.read(
             lambda db: dict(
                 db.execute(
-                    "SELECT d.version, v.chunk_count FROM documents d JOIN versions v ON v.id = d.version "
+                    "SELECT v.id, v.chunk_count FROM documents d "
+                    "JOIN versions v ON v.collection = d.collection AND v.document_id = d.id "
                     f"WHERE d.collection = ? AND ({condition})",
                     (collection, *values),
                 ).fetchall()

@@ -9,16 +9,24 @@ from ragworks.errors import UnusableFilter
 
 COMPARISONS = {"eq": "=", "ne": "IS NOT", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "IN", "nin": "NOT IN"}
 COMPOUNDS = {"and": " AND ", "or": " OR "}
-MAX_DEPTH, MAX_PARTS = 20, 500
+MAX_DEPTH, MAX_PARTS, MAX_VALUES = 20, 500, 1000
+LONGEST_INTEGER_BITS = 63  # what SQLite compares as an integer
 
 Sql = tuple[str, list[Any]]
 
 
-def compile_filter(given: Any, column: str, depth: int = 0) -> Sql:
+def compile_filter(given: Any, column: str) -> Sql:
     """(condition, parameters) for a filter such as ``{"type": "eq", "key": "year", "value": 2026}``.
 
     A document without the key matches only ``ne`` and ``nin``. Raises UnusableFilter.
     """
+    condition, values = _compiled(given, column, 0)
+    if len(values) > MAX_VALUES:
+        raise UnusableFilter(f"a filter may hold {MAX_VALUES // 2} comparisons, this one is larger")
+    return condition, values
+
+
+def _compiled(given: Any, column: str, depth: int) -> Sql:
     if not isinstance(given, Mapping):
         raise UnusableFilter(f"a filter is an object with a type, found {given!r}")
     kind = given.get("type")
@@ -36,7 +44,7 @@ def _compound(kind: str, given: Mapping[str, Any], column: str, depth: int) -> S
     parts = given["filters"]
     if not isinstance(parts, list) or not 0 < len(parts) <= MAX_PARTS:
         raise UnusableFilter(f"{kind!r} needs a list of 1 to {MAX_PARTS} filters, found {parts!r:.80}")
-    compiled = [compile_filter(part, column, depth + 1) for part in parts]
+    compiled = [_compiled(part, column, depth + 1) for part in parts]
     condition = COMPOUNDS[kind].join(f"({sql})" for sql, _ in compiled)
     return condition, [value for _, values in compiled for value in values]
 
@@ -44,7 +52,7 @@ def _compound(kind: str, given: Mapping[str, Any], column: str, depth: int) -> S
 def _comparison(kind: str, given: Mapping[str, Any], column: str) -> Sql:
     _only(given, "type", "key", "value")
     key, value = given["key"], given["value"]
-    if not isinstance(key, str) or not key or '"' in key:
+    if not isinstance(key, str) or not key or '"' in key or "\0" in key or not _encodes(key):
         raise UnusableFilter(f"a filter's key is the name of a metadata field, found {key!r}")
     place, path = f"json_extract({column}, ?)", f'$."{key}"'
     if kind in ("in", "nin"):
@@ -71,6 +79,18 @@ def _membership(kind: str, place: str, path: str, values: Any) -> Sql:
 def _scalar(value: Any) -> None:
     if not isinstance(value, str | int | float | bool):
         raise UnusableFilter(f"a filter compares with text, a number or true/false, found {value!r:.80}")
+    if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER_BITS:
+        raise UnusableFilter("a filter compares with whole numbers of up to 64 bits; write a larger one as text")
+    if isinstance(value, str) and not _encodes(value):
+        raise UnusableFilter("a filter's text holds a lone surrogate, which no document can hold")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _only(given: Mapping[str, Any], *keys: str) -> None:

@@ -20,6 +20,15 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable that something else wrote."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class DataFolder:
     """Holds the lock of a data folder from ``open`` to ``close``. The lock dies with the process, however it dies."""
 

@@ -1,6 +1,6 @@
 """Where the derived indexes of a collection live, and up to which change each was saved.
 
-``<folder>/<name>-<dimension>/vectors-<seq>.usearch`` and ``…/words/`` with ``words.seq`` beside it. A stamp is written
+``<folder>/<name>.<hash>/vectors-<seq>.usearch`` and ``…/words/`` with ``words.seq`` beside it. A stamp is written
 after what it vouches for, so after a crash it is too old at worst, and changes are applied again.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragworks.errors import StorageFull
+from ragworks.storage.folder import sync_file, sync_folder
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
 from ragworks.types import IndexRows, chunk_keys
@@ -26,11 +27,30 @@ def folder_name(collection: str) -> str:
     return f"{readable}.{hashlib.blake2b(collection.encode(), digest_size=6).hexdigest()}"
 
 
+class IndexFolder:
+    """protocols.IndexHome below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self, collection: str, dimension: int) -> DerivedIndexes:
+        return DerivedIndexes(self._root / folder_name(collection), dimension)
+
+    def remove(self, collection: str) -> None:
+        shutil.rmtree(self._root / folder_name(collection), ignore_errors=True)
+
+    def keep_only(self, collections: Sequence[str]) -> None:
+        known = {folder_name(one) for one in collections}
+        for folder in self._root.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 class DerivedIndexes:
     """protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
 
-    def __init__(self, root: Path, collection: str, dimension: int) -> None:
-        self._folder = root / folder_name(collection)
+    def __init__(self, folder: Path, dimension: int) -> None:
+        self._folder = folder
         self._dimension = dimension
         self._unsaved = 0
         try:
@@ -70,15 +90,17 @@ class DerivedIndexes:
         """Write the vectors under a name that tells their change; the words are on disk already."""
         temporary = self._folder / "vectors.new"
         self.vectors.save(temporary)
+        sync_file(temporary)
         final = self._folder / f"vectors-{self.seq}.usearch"
         os.replace(temporary, final)
+        sync_folder(self._folder)
         for old in self._folder.glob("vectors-*.usearch"):
             if old != final:
                 old.unlink()
         self._unsaved = 0
 
-    def close(self) -> None:
-        if self._unsaved:
+    def close(self, *, save: bool = True) -> None:
+        if save and self._unsaved:
             self.save()
         self.words.close()
 
@@ -87,11 +109,6 @@ class DerivedIndexes:
             return int((self._folder / "words.seq").read_text())
         except (OSError, ValueError):
             return 0
-
-
-def remove_indexes(root: Path, collection: str) -> None:
-    """Forget the indexes of a collection that is gone."""
-    shutil.rmtree(root / folder_name(collection), ignore_errors=True)
 
 
 def _seq_of(file: Path) -> int:

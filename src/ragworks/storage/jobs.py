@@ -226,12 +226,13 @@ class SqliteJobs:
 
         def work(db: sqlite3.Connection) -> frozenset[str]:
             _job_row(db, job_id)
-            db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
             rows = db.execute(
                 "UPDATE tasks SET state = 'cancelled', finished_at = ? "
                 f"WHERE job_id = ? AND state IN {OPEN} RETURNING content_hash",
                 (self._clock.now(), job_id),
             ).fetchall()
+            if rows:  # a job that has ended stays what it was
+                db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
             return frozenset(row[0] for row in rows)
 
         return await self._database.write(work)
@@ -243,7 +244,10 @@ class SqliteJobs:
             _job_row(db, job_id)
             return db.execute(
                 "UPDATE tasks SET state = 'queued', stage = NULL, attempts = 0, due_at = 0, finished_at = NULL "
-                "WHERE job_id = ? AND state = 'failed' AND content_hash <> ''",
+                "WHERE job_id = ? AND state = 'failed' AND content_hash <> '' "
+                # A newer submission of the document that went in must not be undone by an older one.
+                "AND NOT EXISTS (SELECT 1 FROM tasks later WHERE later.collection = tasks.collection AND "
+                "later.document_id = tasks.document_id AND later.seq > tasks.seq AND later.state = 'completed')",
                 (job_id,),
             ).rowcount
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ragworks.errors import StorageFull
+from ragworks.errors import NotReady, StorageFull
 from ragworks.storage.folder import sync_folder
 from ragworks.storage.migrations import migrate
 
@@ -46,6 +46,7 @@ class Database:
         self.path = path
         self._writes: SimpleQueue[_Write | None] = SimpleQueue()
         self._held: _Write | None = None
+        self._closed = False
         self._writer = threading.Thread(target=self._write_loop, name="sqlite-writer", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
@@ -59,9 +60,13 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, fold the log into the file, let go."""
+        self._closed = True
         if self._writer.is_alive():
             self._writes.put(None)
             self._writer.join()
+        while not self._writes.empty():  # a write that came just before the end
+            if late := self._writes.get():
+                late.done.set_exception(NotReady(f"the data folder {self.path.parent} is closed"))
         self._readers.shutdown()
         for connection in self._opened:
             connection.close()
@@ -73,6 +78,8 @@ class Database:
         ``alone``: do not share the transaction, for work whose effect reaches beyond the database.
         """
         waiting = _Write(work, Future(), alone)
+        if self._closed:
+            raise NotReady(f"the data folder {self.path.parent} is closed")
         self._writes.put(waiting)
         result: T = await asyncio.wrap_future(waiting.done)
         return result

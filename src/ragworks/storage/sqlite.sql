@@ -63,6 +63,7 @@ CREATE TABLE versions (
     text         BLOB NOT NULL                -- UTF-8, zlib
 );
 CREATE INDEX versions_content ON versions (content_hash);
+CREATE INDEX versions_document ON versions (collection, document_id);
 
 CREATE TABLE documents (
     collection TEXT NOT NULL,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from zlib import crc32
 
 GRAM = 5
 SKETCH = 8
+COMPARED = 4  # texts per shared hash: templates make every text share some
 
 
 def min_max(scores: Mapping[int, float]) -> dict[int, float]:
@@ -41,28 +42,28 @@ def ranked(scores: Mapping[int, float]) -> list[tuple[int, float]]:
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
-def distinct(texts: Sequence[str], limit: int, resemblance: float = 0.9) -> list[int]:
-    """Indices of the first ``limit`` texts to keep, in order: one that resembles an earlier one so much is dropped.
+class Distinct:
+    """Says of one text after another whether it is new, or resembles an earlier new one at least so much.
 
-    Resemblance of word 5-grams (Broder 1997). Only texts that share one of their smallest hashes are compared, so the
-    cost is near linear; two texts above 0.9 miss each other there about once in 10^8.
+    Resemblance of word 5-grams (Broder 1997). A text is compared only with the few latest that share one of its
+    smallest hashes, so the cost is linear; two texts above 0.9 miss each other there about once in 10^8.
     """
-    kept: list[int] = []
-    grams: dict[int, frozenset[int]] = {}
-    holders: dict[int, list[int]] = defaultdict(list)
-    for index, text in enumerate(texts):
-        if len(kept) == limit:
-            break
+
+    def __init__(self, resemblance: float = 0.9) -> None:
+        self._resemblance = resemblance
+        self._kept: list[frozenset[int]] = []
+        self._holders: dict[int, list[int]] = defaultdict(list)
+
+    def is_new(self, text: str) -> bool:
         mine = _grams(text)
         sketch = heapq.nsmallest(SKETCH, mine)
-        others = {other for hash_ in sketch for other in holders[hash_]}
-        if any(len(mine & grams[other]) >= resemblance * len(mine | grams[other]) for other in others):
-            continue
-        kept.append(index)
-        grams[index] = mine
+        others = {other for hash_ in sketch for other in self._holders[hash_][-COMPARED:]}
+        if any(len(mine & self._kept[at]) >= self._resemblance * len(mine | self._kept[at]) for at in others):
+            return False
         for hash_ in sketch:
-            holders[hash_].append(index)
-    return kept
+            self._holders[hash_].append(len(self._kept))
+        self._kept.append(mine)
+        return True
 
 
 def _grams(text: str) -> frozenset[int]:
