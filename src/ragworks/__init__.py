@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ragworks.types import Citation as Citation
     from ragworks.types import Document as Document
     from ragworks.types import Hit as Hit
-    from ragworks.types import Job as Job
+    from ragworks.types import JobDocument as JobDocument
     from ragworks.types import SearchResult as SearchResult
     from ragworks.types import Turn as Turn
     from ragworks.works import Works as Works
@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "errors": ("RagworksError",),
-    "types": ("Answer", "Citation", "Document", "Hit", "Job", "SearchResult", "Turn"),
+    "types": ("Answer", "Citation", "Document", "Hit", "JobDocument", "SearchResult", "Turn"),
     "works": ("Works", "open"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -66,7 +67,9 @@ class CacheSettings:
 @dataclass(frozen=True, slots=True)
 class EmbeddingsSettings:
     model_name: str = setting(
-        "bge-small-en-v1.5", "embedding model: bge-small-en-v1.5 (bundled), or hashing (no weights, tests)"
+        "bge-small-en-v1.5",
+        "embedding model: bge-small-en-v1.5 (bundled), or hashing (no weights, tests)",
+        of=("bge-small-en-v1.5", "hashing"),
     )
     batch_size: int = setting(100, "texts in one batch at most", low=1)
     batch_tokens: int = setting(1024, "tokens in one batch at most, padding included", low=64)
@@ -137,7 +140,7 @@ def _read_toml(path: str | None) -> dict[str, Any]:
     if path is None and not file.exists():
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InvalidSettings(f"there is no configuration file {file}; give --config an existing TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -152,14 +155,17 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             place = values
             for section in sections:
                 place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    raise InvalidSettings(f"{name}: {section} is a setting by itself, and holds no {key}")
             place[key] = text
     return values
 
 
 def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
     for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
+        if isinstance(value, Mapping) and key in values:
+            if isinstance(values[key], dict):  # else it is refused for what it is when the tree is built
+                _merge(values[key], value)
         elif value is not None:
             values[key] = dict(value) if isinstance(value, Mapping) else value
 
@@ -208,6 +214,8 @@ def _called(kind: Any) -> str:
 
 def _checked(key: str, value: Any, rule: Mapping[str, Any]) -> Any:
     low, high, of = rule["low"], rule["high"], rule["of"]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidSettings(f"{key} must be a number, found {value!r}")
     if of:
         for one in value if isinstance(value, tuple) else (value,):
             if one not in of:

@@ -7,8 +7,9 @@ async with ragworks.open("./.ragworks") as works:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 import structlog
 
 from ragworks.app import App, build
-from ragworks.errors import InvalidInput
+from ragworks.errors import CollectionExists, CollectionNotFound, InvalidInput
 from ragworks.finding import find
 from ragworks.logs import configure
 from ragworks.settings import load
-from ragworks.types import Answer, Checkup, Document, Job, Mode, Page, SearchResult, Turn, Upload
+from ragworks.types import Answer, Checkup, Document, JobDocument, Mode, Page, SearchResult, Turn, Upload
 
 DEFAULT = "default"
+BATCH = 64  # documents of one submission; it waits until the queue has room for them
 
 
 class Works:
@@ -33,11 +35,13 @@ class Works:
 
     async def ingest(
         self, *paths: str | Path, collection: str = DEFAULT, metadata: Mapping[str, Any] | None = None
-    ) -> Job:
-        """Index files, and folders with all below them; returns when every document has ended, with its reason if it
-        failed. Raises InvalidInput when there is nothing to ingest.
+    ) -> list[JobDocument]:
+        """Index files, and folders with all below them: what became of each, once all have ended.
+
+        Raises InvalidInput when there is nothing to ingest.
         """
-        sources, _ = find([Path(path) for path in paths], Path(self._app.settings.server.data))
+        home = Path(self._app.settings.server.data)
+        sources, _ = await asyncio.to_thread(find, [Path(path) for path in paths], home)
         if not sources:
             raise InvalidInput(f"no files below {', '.join(map(str, paths))}; name a file, or a folder that holds some")
         uploads = [Upload(one.name, one.name, str(one.path), metadata=metadata or {}) for one in sources]
@@ -45,10 +49,10 @@ class Works:
 
     async def add(
         self, text: str, *, id: str, title: str | None = None, collection: str = DEFAULT, **metadata: Any
-    ) -> Job:
-        """Index one text under ``id``; returns when it can be found."""
+    ) -> JobDocument:
+        """Index one text under ``id``: what became of it, once it can be found."""
         upload = Upload(id, id, text.encode(), title=title, metadata=metadata, media_type="text/plain")
-        return await self._submit(collection, [upload])
+        return (await self._submit(collection, [upload]))[0]
 
     async def search(
         self,
@@ -90,15 +94,21 @@ class Works:
         """Whether documents, chunks, vectors and words agree."""
         return await self._app.vector_store.checkup()
 
-    async def _submit(self, collection: str, uploads: Sequence[Upload]) -> Job:
+    async def _submit(self, collection: str, uploads: Sequence[Upload]) -> list[JobDocument]:
         await self._ensure(collection)
-        receipt = await self._app.document_processor.process_documents(collection, uploads)
-        return await self._app.document_processor.finished(receipt.processing_job_id)
+        processor = self._app.document_processor
+        jobs = []
+        for start in range(0, len(uploads), BATCH):
+            receipt = await processor.process_documents(collection, uploads[start : start + BATCH])
+            jobs.append(receipt.processing_job_id)
+        return [document for job in jobs for document in (await processor.finished(job)).documents]
 
     async def _ensure(self, collection: str) -> None:
-        names = (await self._app.vector_store.collections(1000, None)).data
-        if collection not in (one.name for one in names):
-            await self._app.vector_store.create_collection(collection)
+        try:
+            await self._app.vector_store.collection(collection)
+        except CollectionNotFound:
+            with suppress(CollectionExists):
+                await self._app.vector_store.create_collection(collection)
 
 
 @asynccontextmanager

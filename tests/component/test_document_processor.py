@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +24,8 @@ from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
 from ragworks.testing import ScriptedModel, until
-from ragworks.types import Job, Query, ReadDocument, Stage, Task, TaskState, Upload
-from stores import Opened, opened, read
+from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
+from stores import Opened, found, opened, read
 
 
 class ScriptedReader:
@@ -59,8 +60,7 @@ class Bench:
         return await self.processor.finished(job_id)
 
     async def found(self, words: str) -> set[str]:
-        _, lexical = await self.at.store.legs("default", [Query(None, words)], 10, None)
-        return {row.document_id for row in (await self.at.store.chunks("default", list(lexical))).values()}
+        return await found(self.at, words)
 
 
 def doc(name: str, text: str = "", **fields: object) -> Upload:
@@ -255,3 +255,70 @@ async def test_a_submission_that_was_refused_leaves_no_bytes(tmp_path: Path) -> 
         with pytest.raises(CollectionNotFound):
             await at.processor.process_documents("nowhere", [doc("a")])
         assert at.at.blobs.hashes() == set()
+
+
+async def test_an_error_of_the_queue_does_not_end_ingestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One "database is locked" used to end the loop for good: submissions were accepted and never processed."""
+    async with bench(tmp_path) as at:
+        claim, failures = at.at.jobs.claim, [sqlite3.OperationalError("database is locked")]
+
+        async def flaky() -> Task | None:
+            if failures:
+                raise failures.pop()
+            return await claim()
+
+        monkeypatch.setattr(at.at.jobs, "claim", flaky)
+        job_id = await at.submit(doc("a"))
+        ending = asyncio.ensure_future(at.ended(job_id))
+        while not ending.done():
+            await at.at.clock.advance(5)
+        assert (await ending).status == TaskState.COMPLETED
+
+
+async def test_shutdown_does_not_wait_for_a_free_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every slot in a long document the stop hung, and nothing was cancelled or given back."""
+    monkeypatch.setattr("ragworks.workers.jobs.DRAIN_S", 0.01)
+    async with bench(tmp_path, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a"), doc("b"))
+        await until(lambda: at.reader.reads)
+        await at.processor.shutdown()
+        states = [one.status for one in (await at.at.jobs.job(job_id)).documents]
+        assert states == [TaskState.QUEUED, TaskState.QUEUED]
+        await at.processor.initialize()
+
+
+async def test_every_slot_is_free_again_however_attempts_are_cancelled(tmp_path: Path) -> None:
+    async with bench(tmp_path, concurrent_documents=2) as at:
+        for round_ in range(6):
+            at.reader.gate.clear()
+            job_id = await at.submit(doc(f"a{round_}"), doc(f"b{round_}"), doc(f"c{round_}"))
+            await at.processor.cancel(job_id)
+        at.reader.gate.set()
+        assert (await at.ended(await at.submit(doc("last")))).status == TaskState.COMPLETED
+
+
+async def test_a_retry_does_not_undo_a_newer_submission(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.errors["x"] = [CorruptDocument("not today")]
+        old = await at.submit(doc("x", "the old text"))
+        await at.ended(old)
+        await at.ended(await at.submit(doc("x", "the new text")))
+        await at.processor.retry(old)
+        assert (await at.ended(old)).status == TaskState.FAILED
+        assert await at.at.store.text("default", "x") == "the new text"
+
+
+async def test_cancelling_a_job_that_has_ended_changes_nothing(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        job_id = await at.submit(doc("a"), doc("b"))
+        await at.ended(job_id)
+        assert (await at.processor.cancel(job_id)).status == TaskState.COMPLETED
+
+
+async def test_a_file_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
+    async with bench(tmp_path / "data") as at:
+        missing = Upload("gone", "gone", str(tmp_path / "gone.txt"))
+        gone, good = (await at.ended(await at.submit(missing, doc("good")))).documents
+        assert (gone.status, gone.error_code) == (TaskState.FAILED, "source_unreadable")
+        assert good.status == TaskState.COMPLETED

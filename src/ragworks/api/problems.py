@@ -68,6 +68,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.PortInUse: Row(503, "Port in use", "Stop who has it, or choose another --port (0 takes a free one)."),
     errors.ModelMissing: Row(503, "Model missing", "Install the package that the message names."),
     errors.DocumentError: Row(422, "Document failed", FILE),
+    errors.SourceUnreadable: Row(
+        422, "Source unreadable", "Make the file readable for the server and submit it again."
+    ),
     errors.UnsupportedFormat: Row(422, "Unsupported format", "Convert the file to a format of the list of formats."),
     errors.EmptyDocument: Row(422, "Empty document", "Send a file that holds text."),
     errors.EncryptedDocument: Row(422, "Encrypted document", "Remove the password, then send the file again."),
@@ -79,6 +82,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.ReadTimeout: Row(422, "Reading took too long", "Split it, or raise document_processor.read_timeout_s."),
     errors.ReadMemoryExceeded: Row(
         422, "Reading took too much memory", "Split it, or raise document_processor.read_memory_bytes."
+    ),
+    errors.VersionIncomplete: Row(
+        503, "Version incomplete", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."
     ),
     errors.WorkerCrashed: Row(
         503, "Worker crashed", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."

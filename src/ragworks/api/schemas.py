@@ -209,8 +209,8 @@ class Replica(Wire):
     pid: int
     status: str
     version: str
-    active_connections: int
-    avg_response_time: float
+    active_connections: int | None
+    avg_response_time: float | None
 
 
 class ServiceHealth(Wire):

@@ -32,7 +32,7 @@ log = structlog.get_logger("ragworks.api")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
-DRAIN_S = 25.0  # Kubernetes kills after 30 s; the services need the rest
+DRAIN_S = 10.0  # Kubernetes kills after 30 s, and the services need as long again
 SERVER_FILE = "server.json"
 
 

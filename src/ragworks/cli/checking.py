@@ -35,17 +35,16 @@ async def _status(place: Place) -> dict[str, Any]:
 def _print_status(found: dict[str, Any]) -> None:
     queue = "" if found["queue_size"] is None else f", {found['queue_size']} documents queued"
     print(f"{found['where']}: {'ready' if found['ready'] else 'not ready'}{queue}")
-    columns = ("service", "status", "health", "replicas", "active", "avg response", "")
+    columns = ("service", "status", "health", "replicas", "check", "")
     table(columns, [_service(one, found["waiting"]) for one in found["services"]])
 
 
 def _service(one: dict[str, Any], waiting: dict[str, str]) -> tuple[Any, ...]:
-    replicas = one["replicas"]
-    active = sum(replica["active_connections"] for replica in replicas)
-    average = sum(replica["avg_response_time"] for replica in replicas) / max(len(replicas), 1)
-    health = (one.get("health") or {}).get("status")
-    why = one.get("error") or waiting.get(one["name"])
-    return one["name"], one["status"], health, len(replicas), active, f"{average * 1000:.1f} ms", why
+    health = one.get("health") or {}
+    details = health.get("details") or {}
+    why = one.get("error") or waiting.get(one["name"]) or details.get("reason")
+    check = f"{health['response_time_ms']:.1f} ms" if health else None
+    return one["name"], one["status"], health.get("status"), len(one["replicas"]), check, why
 
 
 def doctor(data: Data = None, url: Url = None, config: Config = None, as_json: AsJson = False) -> None:
@@ -59,7 +58,7 @@ def doctor(data: Data = None, url: Url = None, config: Config = None, as_json: A
         for problem in found["problems"]:
             print(f"- {problem}")
     if not found["healthy"]:
-        say("run `ragworks ingest` again for what is missing; derived indexes are rebuilt at the next start")
+        say("restart the server: it rebuilds indexes and collects leftovers; ingest again what is missing after that")
         raise typer.Exit(FAILED)
 
 

@@ -132,7 +132,7 @@ class Orchestrator:
             if (
                 state.status in ("waiting", "failed")
                 and not self._waiting_for(name)
-                and self.clock.now() >= state.due_at
+                and self.clock.monotonic() >= state.due_at
             ):
                 await self._start(name)
 
@@ -144,7 +144,8 @@ class Orchestrator:
         except Exception as error:  # whatever it is: the rest must serve, and this is tried again
             decision = decide(RESTART, min(state.attempts, 10), transient=True, rng=self.rng)
             state.status, state.error = "failed", str(error) or type(error).__name__
-            state.due_at = self.clock.now() + (decision.delay_s or 0.0)
+            state.due_at = self.clock.monotonic() + (decision.delay_s or 0.0)
+            await self._let_go(name)
             log.error(
                 "service_failed", action="service_failed", service=name, error=state.error,
                 attempt=state.attempts, retry_in_s=decision.delay_s,
@@ -154,13 +155,17 @@ class Orchestrator:
         log.info("service_started", action="service_started", service=name, seconds=self.clock.monotonic() - began)
 
     async def _stop(self, name: str) -> None:
+        await self._let_go(name)
+        self._states[name].status = "stopped"
+        log.info("service_stopped", action="service_stopped", service=name)
+
+    async def _let_go(self, name: str) -> None:
+        """Shut a service down, also one that only half started."""
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.registry[name].service.shutdown()
-            log.info("service_stopped", action="service_stopped", service=name)
         except Exception as error:  # the others must still be stopped
             log.error("service_stop_failed", action="service_stop_failed", service=name, error=repr(error))
-        self._states[name].status = "stopped"
 
     async def _keep_watch(self) -> None:
         while True:
@@ -189,7 +194,7 @@ class Orchestrator:
     def _report(self, name: str) -> ServiceReport:
         state = self._states[name]
         status = state.health.status if state.health and self._up(name) else state.status
-        replicas = (ReplicaReport(f"{name}-0", os.getpid(), status, "1", 0, 0.0),) if self._up(name) else ()
+        replicas = (ReplicaReport(f"{name}-0", os.getpid(), status, "1", None, None),) if self._up(name) else ()
         return ServiceReport(
             name, state.status, state.error, self._waiting_for(name), state.health, replicas,
             self.registry[name].service.stats() if self._up(name) else {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ragworks.protocols import PassageScorer
@@ -54,9 +55,11 @@ class ExtractiveGenerator:
 
     def __init__(self, scorer: PassageScorer, support_threshold: float) -> None:
         self._scorer, self._threshold = scorer, support_threshold
+        # One thread of its own: scoring is slow and takes turns, and must not hold up searches meanwhile.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="extractive")
 
     async def generate(self, question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> AsyncIterator[str | Draft]:
-        candidates, scores = await asyncio.to_thread(self.rank, question, hits)
+        candidates, scores = await asyncio.get_running_loop().run_in_executor(self._thread, self.rank, question, hits)
         chosen = choose(candidates, scores, self._threshold)
         usage = {"scored_sentences": len(candidates)}
         if not chosen:

@@ -32,7 +32,7 @@ class Outcome:
     code: str | None = None
 
 
-OnEnd = Callable[[Outcome, float], None]
+OnEnd = Callable[[Task, Outcome, float], None]
 """Told of each ended attempt, and the seconds it took."""
 
 
@@ -44,7 +44,8 @@ class JobRunner:
     ) -> None:
         self._queue, self._run, self._clock = queue, run, clock
         self._retry, self._rng, self._on_end = retry, rng, on_end
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = slots
+        self._jobs: set[asyncio.Task[None]] = set()
         self._running: dict[str, tuple[Task, Stage, asyncio.Task[None]]] = {}
         self._news = asyncio.Event()
         self._stopping = False
@@ -62,9 +63,8 @@ class JobRunner:
         self.wake()
         if self._dispatcher:
             await asyncio.gather(self._dispatcher, return_exceptions=True)
-        under_way = [job for _, _, job in self._running.values()]
-        if under_way:
-            _, late = await asyncio.wait(under_way, timeout=DRAIN_S)
+        if self._jobs:
+            _, late = await asyncio.wait(set(self._jobs), timeout=DRAIN_S)
             for job in late:
                 job.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -107,34 +107,42 @@ class JobRunner:
 
     async def _dispatch(self) -> None:
         while not self._stopping:
-            await self._slots.acquire()
-            news = self._news
-            try:
-                task = None if self._stopping or self._pause_s() else await self._queue.claim()
-            except StorageFull as error:
-                self._pause(error)
-                task = None
+            news, idle_s = self._news, None
+            task = None
+            if len(self._jobs) < self._slots:
+                task, idle_s = await self._claim()
             if task is None:
-                self._slots.release()
-                await self._wait(news, await self._idle_s())
+                await self._wait(news, idle_s)
                 continue
-            # Awaited by __aexit__, or done before: it removes itself from the table as its last act.
+            # Awaited by __aexit__, or done before.
             job = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
-            self._running[task.id] = (task, Stage.PARSING, job)
+            self._jobs.add(job)
+            job.add_done_callback(self._over)
 
-    def _pause(self, error: StorageFull) -> None:
+    def _over(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        self.wake()
+
+    async def _claim(self) -> tuple[Task | None, float | None]:
+        """The next task, or None and how long to wait (None: until there is news)."""
+        if pause_s := self._pause_s():
+            return None, pause_s
+        try:
+            task = await self._queue.claim()
+            due = None if task else await self._queue.next_due()
+        except Exception as error:  # whatever the database says, this loop must go on
+            self._pause(error)
+            return None, DISK_PAUSE_S
+        return task, None if due is None else max(0.05, due - self._clock.now())
+
+    def _pause(self, error: Exception) -> None:
         """Claim nothing for a while: what needs the disk would fail, and be read again, as fast as it can."""
         self._paused_until = self._clock.monotonic() + DISK_PAUSE_S
-        log.error("storage_full", action="storage_full", error=str(error), pause_s=DISK_PAUSE_S)
+        action = "storage_full" if isinstance(error, StorageFull) else "queue_failed"
+        log.error(action, action=action, error=repr(error), pause_s=DISK_PAUSE_S)
 
     def _pause_s(self) -> float:
         return max(0.0, self._paused_until - self._clock.monotonic())
-
-    async def _idle_s(self) -> float | None:
-        if pause_s := self._pause_s():
-            return pause_s
-        due = await self._queue.next_due()
-        return None if due is None else max(0.05, due - self._clock.now())
 
     async def _wait(self, news: asyncio.Event, timeout_s: float | None) -> None:
         if self._stopping:
@@ -151,6 +159,10 @@ class JobRunner:
     async def _attempt(self, task: Task) -> None:
         started = self._clock.monotonic()
         outcome = Outcome("cancelled")
+        job = asyncio.current_task()
+        assert job is not None
+        # Entered by the attempt itself: one that is cancelled has begun, so that its lease is given back.
+        self._running[task.id] = (task, Stage.PARSING, job)
         try:
             outcome = await self._outcome(task)
         except asyncio.CancelledError:
@@ -158,9 +170,7 @@ class JobRunner:
             raise
         finally:
             del self._running[task.id]
-            self._slots.release()
-            self._on_end(outcome, self._clock.monotonic() - started)
-            self.wake()
+            self._on_end(task, outcome, self._clock.monotonic() - started)
 
     async def _outcome(self, task: Task) -> Outcome:
         try:

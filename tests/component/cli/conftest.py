@@ -152,9 +152,14 @@ class FakeServer:
         return StreamingResponse(stream(), media_type="text/event-stream")
 
     async def _services(self, request):
-        replica = {"id": "1", "pid": 1, "status": "ready", "version": "", "active_connections": 2}
-        one = {"name": "document_processor", "status": "started", "error": None, "health": {"status": "healthy"}}
-        one |= {"replicas": [replica | {"avg_response_time": 0.25}], "stats": {"queue_size": 7}}
+        replica = {"id": "1", "pid": 1, "status": "ready", "version": "", "active_connections": None}
+        one = {
+            "name": "document_processor",
+            "status": "started",
+            "error": None,
+            "health": {"status": "healthy", "response_time_ms": 250.0},
+        }
+        one |= {"replicas": [replica | {"avg_response_time": None}], "stats": {"queue_size": 7}}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
 

@@ -128,7 +128,7 @@ def test_a_job_that_is_not_there_is_one_line_and_exit_code_one(printed):
 def test_status_shows_every_service_and_succeeds_when_ready(printed):
     out = printed("status").out
     assert out.startswith("http://fake: ready, 7 documents queued\n")
-    assert "document_processor  started  healthy  1         2       250.0 ms" in out
+    assert "document_processor  started  healthy  1         250.0 ms" in out
     assert "no model" in out
 
 
