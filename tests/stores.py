@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragworks.records import Incoming, Load, Query
 from ragworks.services.vector_store import VectorStore
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
@@ -17,7 +18,7 @@ from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.testing import FakeClock
-from ragworks.types import Chunk, Incoming, Load, Query, ReadDocument, Task
+from ragworks.types import Chunk, ReadDocument, Task
 
 DIMENSION = 8
 ROOM = Load(1000, 10**9)

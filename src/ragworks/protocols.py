@@ -11,21 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks.records import Acceptance, Census, Change, ChunkRow, Incoming, IndexRows, Load, Visible, Withdrawn
 from ragworks.types import (
-    Acceptance,
-    Census,
-    Change,
     Chunk,
-    ChunkRow,
     Collection,
     Document,
     Draft,
     Embeddings,
     Hit,
-    Incoming,
-    IndexRows,
     Job,
-    Load,
     Metadata,
     Page,
     ReadDocument,
@@ -36,8 +30,6 @@ from ragworks.types import (
     TextKind,
     Turn,
     Vectors,
-    Visible,
-    Withdrawn,
 )
 
 OnStage = Callable[[Stage], None]

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
-from ragworks.types import Load, Stage, TaskState
+from ragworks.records import Load
+from ragworks.types import Stage, TaskState
 from stores import ROOM, Opened, incoming
 
 

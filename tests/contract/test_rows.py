@@ -18,8 +18,8 @@ from ragworks.errors import (
     UnusableFilter,
     VersionIncomplete,
 )
+from ragworks.records import CHUNK_BITS, Query
 from ragworks.testing import until
-from ragworks.types import CHUNK_BITS, Query
 from stores import DIMENSION, Opened, claimed, found, opened, publish, read, stage, vector
 
 TEXT = "The battery of the city bike lasts five years. " * 4

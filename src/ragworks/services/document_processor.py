@@ -23,21 +23,9 @@ from ragworks.ingest import Ingested, ingest
 from ragworks.policies.admission import Admission, QueueState, decide, drain_s
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Blobs, Clock, DocumentStore, Embedder, JobQueue, OnStage, Reader
+from ragworks.records import Acceptance, Incoming, Load
 from ragworks.settings import ProcessorSettings
-from ragworks.types import (
-    Acceptance,
-    Health,
-    Incoming,
-    Job,
-    Load,
-    Page,
-    ServiceHealth,
-    Stage,
-    Submission,
-    Task,
-    TaskState,
-    Upload,
-)
+from ragworks.types import Health, Job, Page, ServiceHealth, Stage, Submission, Task, TaskState, Upload
 from ragworks.workers.jobs import JobRunner, Outcome
 
 NAME = "document_processor"

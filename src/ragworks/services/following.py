@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ragworks.protocols import Clock, Indexes, Rows
-from ragworks.types import Change, IndexRows, chunk_keys
+from ragworks.records import Change, IndexRows, chunk_keys
 
 PAGE = 500  # changes, and chunks, read and indexed at a time, so that memory stays small whatever the document
 # A pass costs about 10 CPU-ms and 20 ms, however little it takes in; an idle index takes a change in at once.

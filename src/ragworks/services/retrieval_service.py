@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ragworks.errors import InvalidInput, ModelMismatch, NotReady
 from ragworks.protocols import Embedder, PassageScorer
+from ragworks.records import ChunkRow, Legs, Query
 from ragworks.services.viewing import View
 from ragworks.settings import RetrievalSettings
 from ragworks.text.fuse import Distinct, fuse, min_max, ranked
-from ragworks.types import ChunkRow, Collection, Health, Hit, Legs, Mode, Query, SearchResult, ServiceHealth, Turn
+from ragworks.types import Collection, Health, Hit, Mode, SearchResult, ServiceHealth, Turn
 
 NAME = "retrieval_service"
 MAX_TOP_K = 1000

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
 from ragworks.protocols import Blobs, Clock, IndexHome, Rows
+from ragworks.records import Withdrawn
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
@@ -27,7 +28,6 @@ from ragworks.types import (
     ReadDocument,
     ServiceHealth,
     Task,
-    Withdrawn,
 )
 
 NAME = "vector_store"

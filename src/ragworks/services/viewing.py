@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragworks.protocols import Indexes, Rows
-from ragworks.types import CHUNK_BITS, ChunkRow, Legs, Query, chunk_keys
+from ragworks.records import CHUNK_BITS, ChunkRow, Legs, Query, chunk_keys
 
 COMPARED_ONE_BY_ONE = 20_000  # allowed chunks: about 30 ms, at recall 1 whatever the filter
 Versions = Mapping[int, int]  # {version: chunk count}

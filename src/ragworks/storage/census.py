@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ragworks.types import CHUNK_BITS, Census
+from ragworks.records import CHUNK_BITS, Census
 
 NEEDED_BLOBS = """
     SELECT v.content_hash FROM documents d JOIN versions v ON v.id = d.version

@@ -21,26 +21,12 @@ from ragworks.errors import (
     VersionIncomplete,
 )
 from ragworks.protocols import Clock
+from ragworks.records import CHUNK_BITS, Census, Change, ChunkRow, IndexRows, Visible, Withdrawn
 from ragworks.storage import census
 from ragworks.storage.filters import compile_filter
 from ragworks.storage.migrations import DEFAULT_COLLECTION
 from ragworks.storage.sqlite import Database
-from ragworks.types import (
-    CHUNK_BITS,
-    Census,
-    Change,
-    Chunk,
-    ChunkRow,
-    Collection,
-    Document,
-    IndexRows,
-    Metadata,
-    Page,
-    ReadDocument,
-    Task,
-    Visible,
-    Withdrawn,
-)
+from ragworks.types import Chunk, Collection, Document, Metadata, Page, ReadDocument, Task
 
 BATCH = 500
 DOCUMENT = """

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragworks.errors import StorageFull
+from ragworks.records import IndexRows, chunk_keys
 from ragworks.storage.folder import sync_file, sync_folder
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
-from ragworks.types import IndexRows, chunk_keys
 
 SAVE_EVERY = 5000  # chunks: re-adding so many takes a few seconds after a crash, writing the file well under one
 

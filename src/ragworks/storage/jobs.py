@@ -10,8 +10,9 @@ from uuid import uuid4
 
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
 from ragworks.protocols import Clock
+from ragworks.records import Acceptance, Incoming, Load
 from ragworks.storage.sqlite import Database
-from ragworks.types import Acceptance, Incoming, Job, JobDocument, Load, Page, Stage, Task, TaskState
+from ragworks.types import Job, JobDocument, Page, Stage, Task, TaskState
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 OPEN = "('queued', 'in_progress')"
