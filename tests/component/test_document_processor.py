@@ -322,3 +322,10 @@ async def test_a_file_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
         gone, good = (await at.ended(await at.submit(missing, doc("good")))).documents
         assert (gone.status, gone.error_code) == (TaskState.FAILED, "source_unreadable")
         assert good.status == TaskState.COMPLETED
+
+
+async def test_the_same_document_twice_in_one_submission_is_indexed_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        first, second = (await at.ended(await at.submit(doc("a"), doc("a")))).documents
+        assert (first.unchanged, second.unchanged) == (False, True)
+        assert at.reader.reads == ["a"]

@@ -77,7 +77,7 @@ class ExtractiveGenerator:
         were harder to tell apart (.81 against .89 of pairs in the right order on multi-turn questions).
         """
         candidates = shortlist(question, hits)
-        passages = [f"{one.context}: {one.text}" if one.context else one.text for one in candidates]
+        passages = [f"{one.context}: {_shown(one.text)}" if one.context else _shown(one.text) for one in candidates]
         return candidates, [float(score) for score in self._scorer.score(question, passages)]
 
 
@@ -86,9 +86,9 @@ def shortlist(question: str, hits: Sequence[Hit]) -> list[Candidate]:
     wanted = content_words(question)
     ranked: list[tuple[float, Candidate]] = []
     for rank, hit in enumerate(hits):
-        context = hit.headings[-1] if hit.headings else ""
-        for start, end in _quotable(hit.text):
-            text = hit.text[start:end]
+        above = hit.headings[-1] if hit.headings else ""
+        for start, end, heading in _quotable(hit.text):
+            text, context = hit.text[start:end], heading or above
             words = content_words(text)
             if words:
                 share = len(words & wanted) / max(1, len(wanted))
@@ -97,14 +97,20 @@ def shortlist(question: str, hits: Sequence[Hit]) -> list[Candidate]:
     return [sentence for _, sentence in ranked[:MAX_CANDIDATES]]
 
 
-def _quotable(text: str) -> Iterator[tuple[int, int]]:
-    """Sentences that can be an answer: no headings, and a question only together with the sentence after it."""
-    spans = [span for span in sentences(text) if not _HEADING.match(text, *span)]
-    for place, (start, end) in enumerate(spans):
-        if not text[start:end].endswith("?"):
-            yield start, end
-        elif place + 1 < len(spans):
-            yield start, spans[place + 1][1]
+def _quotable(text: str) -> Iterator[tuple[int, int, str]]:
+    """Sentences that can be an answer, with the heading above them in ``text``.
+
+    Headings are none, and a question is one only together with the sentence after it.
+    """
+    heading, asked = "", -1
+    for start, end in sentences(text):
+        if _HEADING.match(text, start, end):
+            heading, asked = text[start:end].lstrip("# "), -1
+        elif text[start:end].endswith("?"):
+            asked = start
+        else:
+            yield start if asked < 0 else asked, end, heading
+            asked = -1
 
 
 def choose(candidates: Sequence[Candidate], scores: Sequence[float], threshold: float) -> list[Candidate]:
@@ -149,4 +155,4 @@ def _shown(text: str) -> str:
     if text.startswith("|") and text.endswith("|"):
         first, *others = [cell.strip() for cell in text.strip("|").split("|")]
         text = f"{first}: {', '.join(others)}" if others else first
-    return _SPACE.sub(" ", _MARKER_LIKE.sub("", _DECORATION.sub("", text))).strip()
+    return _SPACE.sub(" ", _MARKER_LIKE.sub("", _DECORATION.sub("", text))).replace("**", "").strip()

@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +105,11 @@ def test_the_row_of_a_table_reads_as_words_and_is_quoted_as_it_stands() -> None:
     assert _shown("| Battery | 3 years or 700 cycles |") == "Battery: 3 years or 700 cycles"
     assert _shown("| a | b | c |") == "a: b, c"
     assert _shown("| alone |") == "alone"
+
+
+def test_a_sentence_is_scored_under_the_nearest_heading_of_its_passage() -> None:
+    """A chunk that joins sections has the headings that they share; "E07" means nothing under the manual's title."""
+    text = "## Error codes\n\n- **E07**: the motor is too hot.\n\n## Care\n\nWash it with water."
+    hit = replace(a_hit(text), headings=("Manual",))
+    found = {one.text: one.context for one in shortlist("What does error E07 mean?", [hit])}
+    assert found == {"- **E07**: the motor is too hot.": "Error codes", "Wash it with water.": "Care"}
