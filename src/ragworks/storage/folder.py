@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from ragworks.errors import DataFolderLocked, StorageFull
+from ragworks.errors import CannotStart, DataFolderLocked, StorageFull
 
 
 def sync_folder(path: Path) -> None:
@@ -37,11 +37,13 @@ class DataFolder:
         self._lock: IO[str] | None = None
 
     def open(self) -> None:
-        """Create the folder and take its lock. Raises DataFolderLocked, StorageFull."""
+        """Create the folder and take its lock. Raises CannotStart, DataFolderLocked, StorageFull."""
         try:
             for folder in (self.path, self.blobs, self.index, self.uploads):
                 folder.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "lock").open("a+", encoding="utf-8")
+        except (FileExistsError, NotADirectoryError) as error:
+            raise CannotStart(f"{self.path} is not a folder; give --data a folder, new or existing") from error
         except OSError as error:
             raise StorageFull(
                 f"cannot use {self.path} as data folder: {error}; give --data a writable folder"
