@@ -150,7 +150,12 @@ def _read_toml(path: str | None) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in sorted(environ.items()):
-        if name.startswith("RAGWORKS_") and "__" in name:
+        if name.startswith("RAGWORKS_"):
+            if "__" not in name:
+                raise InvalidSettings(
+                    f"unknown environment variable {name}; settings are RAGWORKS_SECTION__KEY, two underscores between "
+                    "section and key, as in RAGWORKS_SERVER__PORT"
+                )
             *sections, key = name.removeprefix("RAGWORKS_").lower().split("__")
             place = values
             for section in sections:

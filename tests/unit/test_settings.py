@@ -1,0 +1,93 @@
+"""Settings: one tree, three sources, and an error that names key, value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ragworks.errors import InvalidSettings
+from ragworks.settings import Settings, describe, load
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "ragworks.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_a_file_then_the_environment_then_options_decide(tmp_path: Path) -> None:
+    file = written(tmp_path, '[server]\nport = 1\nhost = "localhost"\n[retrieval_service]\ndense_weight = 0.5\n')
+    environment = {
+        "RAGWORKS_SERVER__PORT": "2",
+        "RAGWORKS_EMBEDDINGS_SERVICE__CACHE_CONFIG__MAX_SIZE": "7",
+        "HOME": "/",
+    }
+    found = load(file, environment, server={"port": 3, "host": None})
+    assert (found.server.port, found.server.host, found.retrieval_service.dense_weight) == (3, "localhost", 0.5)
+    assert found.embeddings_service.cache_config.max_size == 7
+
+
+def test_without_any_source_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}) == Settings()
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "\ufeff[server]\nport = 1\n"), {}).server.port == 1
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("[server]\nprot = 1", r"unknown setting server\.prot; did you mean server\.port\?"),
+        ("[sever]\nport = 1", r"unknown setting sever; did you mean server\?"),
+        ("server = 3", r"\[server\] must be a table of settings, found 3"),
+        ('[server]\nport = "x"', r"server\.port must be a whole number, found 'x'"),
+        ("[server]\nport = 1.5", r"server\.port must be a whole number, found 1\.5"),
+        ("[server]\nport = true", r"server\.port must be a whole number, found True"),
+        ("[server]\nport = 70000", r"server\.port must be from 0 to 65535, found 70000"),
+        ("[document_processor]\nmax_attempts = 0", r"max_attempts must be at least 1, found 0"),
+        ("[generation_service]\nsupport_threshold = nan", r"support_threshold must be a number, found nan"),
+        (
+            '[embeddings_service]\nmodel_name = "gpt"',
+            r"model_name must be one of bge-small-en-v1\.5, hashing, found 'gpt'",
+        ),
+        ('[server]\nservices = ["vector_store", "x"]', r"server\.services must be one of .*, found 'x'"),
+        ("[server", r"is not valid TOML"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_key_value_and_what_is_allowed(
+    tmp_path: Path, toml: str, said: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        load(written(tmp_path, toml), {}, server={"host": "127.0.0.1"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RAGWORKS_SERVER_PORT": "1"}, "two underscores"),
+        ({"RAGWORKS_SERVER": "1"}, "two underscores"),
+        ({"RAGWORKS_SERVER__PROT": "1"}, r"did you mean server\.port"),
+        ({"RAGWORKS_SERVER__PORT": "1", "RAGWORKS_SERVER__PORT__X": "1"}, "a setting by itself"),
+        ({"RAGWORKS_EMBEDDINGS_SERVICE__CACHE_ENABLED": "maybe"}, "must be true or false, found 'maybe'"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused_not_ignored(
+    tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        load(written(tmp_path, ""), environment)
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"there is no configuration file .*none\.toml"):
+        load(str(tmp_path / "none.toml"), {})
+
+
+def test_every_setting_says_what_it_means() -> None:
+    rows = describe(Settings())
+    assert len(rows) > 30
+    assert all(doc for _, _, doc in rows)
+    assert len({key for key, _, _ in rows}) == len(rows)
