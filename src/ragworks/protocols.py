@@ -459,15 +459,3 @@ class Rows(Protocol):
     async def census(self) -> Census:
         """Every count and contradiction that the rows alone can show."""
         ...
-
-
-class Runtime(Protocol):
-    """Where replicas of a service live."""
-
-    async def start(self, name: str) -> Service:
-        """A new replica, initialized."""
-        ...
-
-    async def stop(self, replica: Service) -> None:
-        """Drain the replica and let it go."""
-        ...

@@ -32,7 +32,7 @@ class Library:
     def __init__(self, at: Opened, embedder: EmbeddingsService, scorer: LexicalScorer | SlowScorer) -> None:
         self.at, self.embedder, self.embedder_up = at, embedder, True
         self.service = RetrievalService(
-            RetrievalSettings(rerank_budget_s=0.05),
+            RetrievalSettings(rerank_budget_s=0.05 if isinstance(scorer, SlowScorer) else 30.0),
             store=at.store,
             embedder=embedder,
             embedder_ready=lambda: self.embedder_up,
