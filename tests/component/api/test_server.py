@@ -181,3 +181,12 @@ async def test_without_keys_a_server_does_not_open_itself_to_the_network(app: Fa
     with pytest.raises(CannotStart, match="no API keys"):
         async with ListeningServer(app, "0.0.0.0", 0):
             pass
+
+
+def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY only on sockets that name their protocol; without it each search took 45 ms longer."""
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
