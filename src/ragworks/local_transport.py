@@ -38,12 +38,13 @@ class _Exchange(httpx.AsyncByteStream):
         # One message at a time: an application cannot run ahead of a slow reader.
         self._messages: asyncio.Queue[Message | BaseException | None] = asyncio.Queue(maxsize=1)
         self._closed = asyncio.Event()
+        # Awaited by aclose, which httpx calls when the answer has been read or dropped.
         self._task = asyncio.create_task(self._run(application, _scope(request)), name=f"local {request.url.path}")
 
     async def response(self) -> httpx.Response:
         try:
             message = await self._next()
-        except BaseException:
+        except BaseException:  # also when cancelled: there is no response yet that could be closed instead
             await self.aclose()
             raise
         if message is None:

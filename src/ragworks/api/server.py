@@ -89,7 +89,9 @@ class ListeningServer:
         api = create_api(self._app, local_hosts=_local_names(self._host))
         self._stopping: asyncio.Event = api.state.stopping
         self._server = _Server(_config(api, self._drain_s))
+        # Awaited by drain, which leaving calls.
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")
+        # Cancelled three lines down: it only says which came first, an answer or the end.
         answering = asyncio.create_task(self._server.answering.wait(), name="http-answering")
         await asyncio.wait({self._serving, answering}, return_when=asyncio.FIRST_COMPLETED)
         answering.cancel()
