@@ -83,6 +83,7 @@ class Incoming:
     media_type: str | None
     error_code: str | None = None
     error_message: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Upload:
     """One document as submitted. ``source`` is its bytes, or the path of a file that holds them.
 
     ``media_type`` is set only where the caller's word is final (JSON documents are plain text); otherwise the
-    content decides.
+    content decides. ``origin`` names the folder that a file was taken from, so that the folder can be followed.
     """
 
     id: str
@@ -111,6 +111,7 @@ class Upload:
     title: str | None = None
     metadata: Metadata = field(default_factory=dict)
     media_type: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Task:
     media_type: str | None
     attempts: int = 0
     lease: str = ""
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Document:
     task_id: str
     created_at: float
     updated_at: float
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

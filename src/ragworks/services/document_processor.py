@@ -218,6 +218,7 @@ class DocumentProcessor:
             title=upload.title,
             metadata=upload.metadata,
             media_type=upload.media_type,
+            origin=upload.origin,
         )
         if size > self._settings.max_document_bytes:
             return common(

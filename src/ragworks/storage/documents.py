@@ -224,7 +224,8 @@ class SqliteRows:
             _change(db, task.collection, version, added=True)
             now = self._clock.now()
             db.execute(
-                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO documents (collection, id, version, name, title, metadata, created_at, updated_at, "
+                "origin) VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     task.collection,
                     task.document_id,
@@ -234,6 +235,7 @@ class SqliteRows:
                     json.dumps(task.metadata),
                     old["created_at"] if old else now,
                     now,
+                    task.origin,
                 ),
             )
             return Withdrawn(old["version"], frozenset([old["content_hash"]])) if old else Withdrawn(None, frozenset())
@@ -245,13 +247,14 @@ class SqliteRows:
             _hold(db, task)
             cursor = db.execute(
                 "UPDATE documents SET metadata = :metadata, title = coalesce(:title, title), name = :name, "
-                "updated_at = :now "
+                "origin = :origin, updated_at = :now "
                 "WHERE collection = :collection AND id = :id "
-                "AND (metadata <> :metadata OR title <> coalesce(:title, title) OR name <> :name)",
+                "AND (metadata <> :metadata OR title <> coalesce(:title, title) OR name <> :name OR origin IS NOT :origin)",
                 {
                     "metadata": json.dumps(task.metadata),
                     "title": task.title,
                     "name": task.name,
+                    "origin": task.origin,
                     "now": self._clock.now(),
                     "collection": task.collection,
                     "id": task.document_id,

@@ -27,6 +27,7 @@ FIELDS = (
     "title",
     "media_type",
     "attempts",
+    "origin",
 )
 
 
@@ -76,7 +77,8 @@ class SqliteJobs:
         ids = [f"task_{uuid4().hex}" for _ in incoming]
         db.executemany(
             "INSERT INTO tasks (id, job_id, collection, document_id, name, content_hash, size_bytes, title, metadata, "
-            "media_type, state, stage, error_code, error_message, finished_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "media_type, state, stage, error_code, error_message, finished_at, origin) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             [
                 (
                     task_id,
@@ -94,6 +96,7 @@ class SqliteJobs:
                     one.error_code,
                     one.error_message,
                     now if one.error_code else None,
+                    one.origin,
                 )
                 for task_id, one in zip(ids, incoming, strict=True)
             ],

@@ -12,13 +12,21 @@ from ragworks.errors import DataFolderNewer
 DEFAULT_COLLECTION = "default"
 
 
-def _first(db: sqlite3.Connection) -> None:
-    for statement in files("ragworks.storage").joinpath("sqlite.sql").read_text(encoding="utf-8").split(";\n"):
+def _statements(db: sqlite3.Connection, file: str) -> None:
+    for statement in files("ragworks.storage").joinpath(file).read_text(encoding="utf-8").split(";\n"):
         db.execute(statement)
+
+
+def _first(db: sqlite3.Connection) -> None:
+    _statements(db, "sqlite.sql")
     db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (DEFAULT_COLLECTION, time.time()))
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+def _second(db: sqlite3.Connection) -> None:
+    _statements(db, "sqlite_2.sql")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -1,0 +1,20 @@
+-- Step 2. What the queue knows of an attempt, of a job's caller and of a document's origin; texts in parts.
+
+ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN estimated_s REAL;
+ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN leased_until REAL NOT NULL DEFAULT 0;
+-- What a completed document cost, from which the next ones are estimated.
+ALTER TABLE tasks ADD COLUMN kind TEXT;
+ALTER TABLE tasks ADD COLUMN chunk_count INTEGER;
+ALTER TABLE tasks ADD COLUMN read_s REAL;
+ALTER TABLE tasks ADD COLUMN embed_s REAL;
+
+ALTER TABLE jobs ADD COLUMN webhook_url TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_due_at REAL;
+ALTER TABLE jobs ADD COLUMN webhook_attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN webhook_error TEXT;
+CREATE INDEX jobs_webhook ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL;
+
+ALTER TABLE tasks ADD COLUMN origin TEXT;
+ALTER TABLE documents ADD COLUMN origin TEXT;
