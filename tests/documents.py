@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 
 import docx
 from fpdf import FPDF
@@ -52,6 +53,22 @@ def word(*blocks: tuple[str, str] | list[list[str]], title: str = "") -> bytes:
     buffer = io.BytesIO()
     made.save(buffer)
     return buffer.getvalue()
+
+
+def zipped(entries: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A ZIP archive of these entries in this order."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as made:
+        for name, content in entries.items():
+            made.writestr(name, content)
+    return buffer.getvalue()
+
+
+def altered(archive: bytes, entries: Mapping[str, bytes | str], *without: str) -> bytes:
+    """The archive with these entries added or replaced, and others left out."""
+    kept = zipfile.ZipFile(io.BytesIO(archive))
+    held = {name: kept.read(name) for name in kept.namelist() if name not in without}
+    return zipped({**held, **entries})
 
 
 def encrypted_office() -> bytes:

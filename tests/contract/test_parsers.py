@@ -18,10 +18,11 @@ from ragworks.errors import (
     NoTextLayer,
     UnsupportedFormat,
 )
-from ragworks.text import parse_office
+from ragworks.text import archive as archives
+from ragworks.text.classify import DOCX, HTML, MARKDOWN, PDF, PLAIN, classify
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
-from ragworks.text.parse import DOCX, FORMATS, HTML, MARKDOWN, PDF, PLAIN, classify, parse
+from ragworks.text.parse import FORMATS, parse
 
 FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
 
@@ -166,8 +167,8 @@ def test_a_word_document_whose_inside_is_broken_says_so() -> None:
 
 
 def test_a_word_document_that_unpacks_to_too_much_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parse_office, "MAX_UNPACKED_BYTES", 100)
-    with pytest.raises(DocumentTooLarge, match="at most 100 bytes"):
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 100)
+    with pytest.raises(DocumentTooLarge, match="more than 100 bytes"):
         parse(word(("Normal", "small")), "a.docx")
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import docx
 from docx.oxml.ns import qn
 
-from ragworks.errors import CorruptDocument, DocumentTooLarge
+from ragworks.errors import CorruptDocument
+from ragworks.text.archive import opened
 from ragworks.text.assemble import Piece, assemble
 from ragworks.text.parse_markdown import Headings
 from ragworks.text.tables import markdown_table
 from ragworks.types import Parsed
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-MAX_UNPACKED_BYTES = 512 * 1024**2
-MAX_ENTRIES = 10_000
 _CODE_STYLES = frozenset({"code", "source code", "code block", "html preformatted", "preformatted text", "verbatim"})
 _SKIPPED = frozenset(
     {
@@ -35,8 +33,8 @@ _INSIDE = frozenset({qn("w:sdt"), qn("w:sdtContent"), qn("w:ins"), qn("w:moveTo"
 
 
 def parse_docx(data: bytes) -> Parsed:
-    """The document's body as Markdown-like text. Raises CorruptDocument or DocumentTooLarge."""
-    _guard(data)
+    """The document's body as Markdown-like text. Raises CorruptDocument, EncryptedDocument or DocumentTooLarge."""
+    opened(data)
     try:
         document = docx.Document(io.BytesIO(data))
     except Exception as error:  # python-docx lets errors of zip, XML and its own through
@@ -45,19 +43,6 @@ def parse_docx(data: bytes) -> Parsed:
     return assemble(
         _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=_properties(core)
     )
-
-
-def _guard(data: bytes) -> None:
-    try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CorruptDocument(f"the Word document is no valid archive: {error}") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_UNPACKED_BYTES or len(entries) > MAX_ENTRIES:
-        raise DocumentTooLarge(
-            f"the Word document unpacks to {unpacked} bytes in {len(entries)} parts; at most {MAX_UNPACKED_BYTES} "
-            f"bytes in {MAX_ENTRIES} parts are read"
-        )
 
 
 def _properties(core: Any) -> dict[str, str]:

@@ -1,0 +1,107 @@
+"""What kind of document some bytes are: by their content and, among plain texts, by the ending of their name."""
+
+from __future__ import annotations
+
+import re
+
+from ragworks.errors import EncryptedDocument, RagworksError, UnsupportedFormat
+from ragworks.text.archive import listed
+from ragworks.text.decode import is_binary
+from ragworks.text.names import ending
+
+PDF = "application/pdf"
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+HTML = "text/html"
+MARKDOWN = "text/markdown"
+PLAIN = "text/plain"
+
+SUPPORTED = "PDF, Word (.docx), HTML, Markdown and any plain text"
+
+_BY_ENDING = {"md": MARKDOWN, "markdown": MARKDOWN, "mdown": MARKDOWN, "html": HTML, "htm": HTML, "xhtml": HTML}
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"BM", "a bitmap image"),
+    (b"{\\rtf", "a rich text (RTF) document"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"ID3", "an audio file"),
+    (b"\x7fELF", "a program"),
+    (b"SQLite format 3\0", "an SQLite database"),
+)
+_OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_INSIDE_ZIP = (
+    ("ppt/presentation.xml", "a PowerPoint presentation (.pptx)"),
+    ("xl/workbook.xml", "an Excel workbook (.xlsx)"),
+    ("xl/workbook.bin", "an Excel workbook (.xlsb)"),
+    ("META-INF/container.xml", "an e-book (.epub)"),
+    ("content.xml", "an OpenDocument file"),
+)
+_INSIDE_OLE2 = (
+    ("WordDocument", "an old Word document (.doc)"),
+    ("PowerPoint Document", "an old PowerPoint presentation (.ppt)"),
+    ("Workbook", "an old Excel workbook (.xls)"),
+    ("__properties_version1.0", "an Outlook message (.msg)"),
+)
+_HTML_START = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
+)
+_MAIL_HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*):[ \t]?[^\n]*\n(?:[ \t]+[^\n]*\n)*")
+_MAIL_ONLY = {b"mime-version", b"message-id", b"received", b"content-transfer-encoding", b"return-path"}
+
+
+def classify(data: bytes, name: str) -> str:
+    """The media type of a document that can be parsed. Raises UnsupportedFormat or EncryptedDocument otherwise."""
+    if data.startswith(b"PK\x03\x04"):
+        return _inside_zip(data)
+    if b"%PDF-" in data[:1024]:
+        return PDF
+    if data.startswith(_OLE2):
+        raise _inside_ole2(data)
+    for signature, called in _SIGNATURES:
+        if data.startswith(signature) and (is_binary(data) or signature == b"{\\rtf"):
+            raise _unsupported(called)
+    if is_binary(data):
+        raise _unsupported("binary data")
+    if _is_mail(data, name):
+        raise _unsupported("an e-mail message (.eml)")
+    return HTML if _HTML_START.match(data[:4096].removeprefix(b"\xef\xbb\xbf")) else _BY_ENDING.get(ending(name), PLAIN)
+
+
+def _inside_zip(data: bytes) -> str:
+    names = set(listed(data).namelist())
+    if "word/document.xml" in names:
+        return DOCX
+    raise _unsupported(next((called for inside, called in _INSIDE_ZIP if inside in names), "a ZIP archive"))
+
+
+def _inside_ole2(data: bytes) -> RagworksError:
+    def holds(entry: str) -> bool:
+        return entry.encode("utf-16-le") in data
+
+    if holds("EncryptedPackage") or holds("EncryptionInfo"):
+        return EncryptedDocument("the office document is encrypted; remove its password and submit it again")
+    return _unsupported(next((called for inside, called in _INSIDE_OLE2 if holds(inside)), "an old office document"))
+
+
+def _is_mail(data: bytes, name: str) -> bool:
+    """Whether it begins with mail headers that no letter or memo has."""
+    seen: set[bytes] = set()
+    at = 0
+    head = data[:16384].removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").lstrip()
+    while found := _MAIL_HEADER.match(head, at):
+        seen.add(found.group(1).lower())
+        at = found.end()
+    return bool(seen & {b"from", b"to", b"subject", b"received"}) and (bool(seen & _MAIL_ONLY) or ending(name) == "eml")
+
+
+def _unsupported(called: str) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"the file looks like {called}, which this version does not read; supported are {SUPPORTED}: "
+        "convert the file to one of these and submit it again"
+    )
