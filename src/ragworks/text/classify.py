@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
-from ragworks.errors import EncryptedDocument, RagworksError, UnsupportedFormat
-from ragworks.text.archive import listed
+from ragworks.errors import EncryptedDocument, UnsupportedFormat
+from ragworks.text.archive import listed, unpacked
 from ragworks.text.decode import is_binary
 from ragworks.text.names import ending
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+XLSB = "application/vnd.ms-excel.sheet.binary.macroEnabled.12"
+XLS = "application/vnd.ms-excel"
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
 HTML = "text/html"
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
 
-SUPPORTED = "PDF, Word (.docx), HTML, Markdown and any plain text"
+SUPPORTED = (
+    "PDF, Word (.docx), Excel (.xlsx, .xlsb, .xls), OpenDocument sheets (.ods), HTML, Markdown and any plain text"
+)
 
 _BY_ENDING = {"md": MARKDOWN, "markdown": MARKDOWN, "mdown": MARKDOWN, "html": HTML, "htm": HTML, "xhtml": HTML}
 
@@ -36,16 +43,20 @@ _SIGNATURES = (
 )
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _INSIDE_ZIP = (
-    ("ppt/presentation.xml", "a PowerPoint presentation (.pptx)"),
-    ("xl/workbook.xml", "an Excel workbook (.xlsx)"),
-    ("xl/workbook.bin", "an Excel workbook (.xlsb)"),
+    ("word/", DOCX),
+    ("xl/workbook.bin", XLSB),
+    ("xl/", XLSX),
+)
+_BY_MIMETYPE = {ODS.encode(): ODS}
+_REFUSED_INSIDE_ZIP = (
+    ("ppt/", "a PowerPoint presentation (.pptx)"),
     ("META-INF/container.xml", "an e-book (.epub)"),
     ("content.xml", "an OpenDocument file"),
+    ("Index/Document.iwa", "a document of Apple's Pages, Numbers or Keynote"),
 )
 _INSIDE_OLE2 = (
     ("WordDocument", "an old Word document (.doc)"),
     ("PowerPoint Document", "an old PowerPoint presentation (.ppt)"),
-    ("Workbook", "an old Excel workbook (.xls)"),
     ("__properties_version1.0", "an Outlook message (.msg)"),
 )
 _HTML_START = re.compile(
@@ -62,7 +73,7 @@ def classify(data: bytes, name: str) -> str:
     if b"%PDF-" in data[:1024]:
         return PDF
     if data.startswith(_OLE2):
-        raise _inside_ole2(data)
+        return _inside_ole2(data)
     for signature, called in _SIGNATURES:
         if data.startswith(signature) and (is_binary(data) or signature == b"{\\rtf"):
             raise _unsupported(called)
@@ -74,19 +85,29 @@ def classify(data: bytes, name: str) -> str:
 
 
 def _inside_zip(data: bytes) -> str:
-    names = set(listed(data).namelist())
-    if "word/document.xml" in names:
-        return DOCX
-    raise _unsupported(next((called for inside, called in _INSIDE_ZIP if inside in names), "a ZIP archive"))
+    archive = listed(data)
+    names = archive.namelist()
+    if "mimetype" in names:
+        declared = b"".join(islice(unpacked(archive, "mimetype"), 1)).strip()
+        if declared in _BY_MIMETYPE:
+            return _BY_MIMETYPE[declared]
+    for start, kind in _INSIDE_ZIP:
+        if any(name.startswith(start) for name in names):
+            return kind
+    refused = (called for start, called in _REFUSED_INSIDE_ZIP if any(name.startswith(start) for name in names))
+    raise _unsupported(next(refused, "a ZIP archive"))
 
 
-def _inside_ole2(data: bytes) -> RagworksError:
+def _inside_ole2(data: bytes) -> str:
     def holds(entry: str) -> bool:
         return entry.encode("utf-16-le") in data
 
     if holds("EncryptedPackage") or holds("EncryptionInfo"):
-        return EncryptedDocument("the office document is encrypted; remove its password and submit it again")
-    return _unsupported(next((called for inside, called in _INSIDE_OLE2 if holds(inside)), "an old office document"))
+        raise EncryptedDocument("the office document is encrypted; remove its password and submit it again")
+    refused = next((called for inside, called in _INSIDE_OLE2 if holds(inside)), None)
+    if refused is None and (holds("Workbook") or holds("Book")):
+        return XLS
+    raise _unsupported(refused or "an old office document")
 
 
 def _is_mail(data: bytes, name: str) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ragworks.errors import CorruptDocument, EmptyDocument, NoTextLayer, RagworksError
-from ragworks.text.classify import DOCX, HTML, MARKDOWN, PDF, PLAIN, classify
+from ragworks.text.classify import DOCX, HTML, MARKDOWN, ODS, PDF, PLAIN, XLS, XLSB, XLSX, classify
 from ragworks.text.decode import declared_charset, decode
 from ragworks.text.parse_html import parse_html
 from ragworks.text.parse_markdown import parse_markdown
 from ragworks.text.parse_office import parse_docx
 from ragworks.text.parse_pdf import parse_pdf
+from ragworks.text.parse_sheets import parse_sheets
 from ragworks.types import Parsed, Section
 
 
@@ -30,6 +32,10 @@ def _read_plain(data: bytes) -> Parsed:
 FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     PDF: parse_pdf,
     DOCX: parse_docx,
+    XLSX: partial(parse_sheets, media_type=XLSX),
+    XLSB: partial(parse_sheets, media_type=XLSB),
+    XLS: partial(parse_sheets, media_type=XLS),
+    ODS: partial(parse_sheets, media_type=ODS),
     HTML: _read_html,
     MARKDOWN: _read_markdown,
     PLAIN: _read_plain,
