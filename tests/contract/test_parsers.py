@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -28,7 +29,21 @@ from ragworks.errors import (
     UnsupportedFormat,
 )
 from ragworks.text import archive as archives
-from ragworks.text.classify import DOCX, HTML, MARKDOWN, ODS, PDF, PLAIN, XLS, XLSB, XLSX, classify
+from ragworks.text.classify import (
+    CSV,
+    DOCX,
+    HTML,
+    JSON,
+    JSON_LINES,
+    MARKDOWN,
+    ODS,
+    PDF,
+    PLAIN,
+    XLS,
+    XLSB,
+    XLSX,
+    classify,
+)
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
 from ragworks.text.parse import FORMATS, parse
@@ -52,6 +67,9 @@ ROWS = {"Frame": [[FACTS[0]]], "Parts": [[FACTS[1]], [FACTS[2]]]}
 SAMPLES = [
     Sample("frame.txt", PLAIN, "\r\n\r\n".join(FACTS).encode(), headed=False),
     Sample("frame.md", MARKDOWN, f"# Frame\n\n{FACTS[0]}\n\n# Parts\n\n{FACTS[1]}\n\n{FACTS[2]}\n".encode()),
+    Sample("frame.csv", CSV, "\n".join(f"{number},{fact}" for number, fact in enumerate(FACTS)).encode(), headed=False),
+    Sample("frame.json", JSON, json.dumps([{"fact": fact} for fact in FACTS]).encode(), headed=False),
+    Sample("frame.jsonl", JSON_LINES, "\n".join(json.dumps({"fact": x}) for x in FACTS).encode(), headed=False),
     Sample(
         "frame", HTML, f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}".encode()
     ),

@@ -7,8 +7,9 @@ from itertools import islice
 
 from ragworks.errors import EncryptedDocument, UnsupportedFormat
 from ragworks.text.archive import listed, unpacked
-from ragworks.text.decode import is_binary
+from ragworks.text.decode import head, is_binary
 from ragworks.text.names import ending
+from ragworks.text.parse_csv import sniffed
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -19,12 +20,20 @@ ODS = "application/vnd.oasis.opendocument.spreadsheet"
 HTML = "text/html"
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
+CSV = "text/csv"
+JSON = "application/json"
+JSON_LINES = "application/jsonl"
 
 SUPPORTED = (
     "PDF, Word (.docx), Excel (.xlsx, .xlsb, .xls), OpenDocument sheets (.ods), HTML, Markdown and any plain text"
 )
 
-_BY_ENDING = {"md": MARKDOWN, "markdown": MARKDOWN, "mdown": MARKDOWN, "html": HTML, "htm": HTML, "xhtml": HTML}
+_BY_ENDING = {
+    **dict.fromkeys(("md", "markdown", "mdown"), MARKDOWN),
+    **dict.fromkeys(("html", "htm", "xhtml"), HTML),
+    **dict.fromkeys(("csv", "tsv", "tab"), CSV),
+    **dict.fromkeys(("json", "jsonl", "ndjson", "geojson"), JSON),
+}
 
 _SIGNATURES = (
     (b"\x89PNG\r\n", "a PNG image"),
@@ -60,8 +69,9 @@ _INSIDE_OLE2 = (
     ("__properties_version1.0", "an Outlook message (.msg)"),
 )
 _HTML_START = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
 )
+_JSON_START = re.compile(r'\s*(?:\[\s*)?\{\s*"(?:[^"\\\n]|\\.)*"\s*:')
 _MAIL_HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*):[ \t]?[^\n]*\n(?:[ \t]+[^\n]*\n)*")
 _MAIL_ONLY = {b"mime-version", b"message-id", b"received", b"content-transfer-encoding", b"return-path"}
 
@@ -81,7 +91,16 @@ def classify(data: bytes, name: str) -> str:
         raise _unsupported("binary data")
     if _is_mail(data, name):
         raise _unsupported("an e-mail message (.eml)")
-    return HTML if _HTML_START.match(data[:4096].removeprefix(b"\xef\xbb\xbf")) else _BY_ENDING.get(ending(name), PLAIN)
+    return _among_texts(head(data), name)
+
+
+def _among_texts(text: str, name: str) -> str:
+    if _HTML_START.match(text, 0, 4096):
+        return HTML
+    if _JSON_START.match(text):
+        return JSON
+    by_ending = _BY_ENDING.get(ending(name))
+    return by_ending or (CSV if sniffed(text, named=False) else PLAIN)
 
 
 def _inside_zip(data: bytes) -> str:

@@ -6,9 +6,25 @@ from collections.abc import Callable
 from functools import partial
 
 from ragworks.errors import CorruptDocument, EmptyDocument, NoTextLayer, RagworksError
-from ragworks.text.classify import DOCX, HTML, MARKDOWN, ODS, PDF, PLAIN, XLS, XLSB, XLSX, classify
+from ragworks.text.classify import (
+    CSV,
+    DOCX,
+    HTML,
+    JSON,
+    JSON_LINES,
+    MARKDOWN,
+    ODS,
+    PDF,
+    PLAIN,
+    XLS,
+    XLSB,
+    XLSX,
+    classify,
+)
 from ragworks.text.decode import declared_charset, decode
+from ragworks.text.parse_csv import parse_csv
 from ragworks.text.parse_html import parse_html
+from ragworks.text.parse_json import parse_json
 from ragworks.text.parse_markdown import parse_markdown
 from ragworks.text.parse_office import parse_docx
 from ragworks.text.parse_pdf import parse_pdf
@@ -39,6 +55,9 @@ FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     HTML: _read_html,
     MARKDOWN: _read_markdown,
     PLAIN: _read_plain,
+    CSV: parse_csv,
+    JSON: parse_json,
+    JSON_LINES: parse_json,
 }
 """Media type to parser: bytes in, Parsed out, a DocumentError when they cannot be read. One row adds a format."""
 
