@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import docx
+import pptx
 import xlsxwriter
 import xlwt
 from fpdf import FPDF
@@ -53,8 +55,24 @@ def word(*blocks: tuple[str, str] | list[list[str]], title: str = "") -> bytes:
             for row, cells in zip(table.rows, block, strict=True):
                 for cell, text in zip(row.cells, cells, strict=True):
                     cell.text = text
+    return saved(made)
+
+
+def slides(*pages: tuple[str, Sequence[str]], title: str = "") -> bytes:
+    """A presentation of (title, points of the body)."""
+    made = pptx.Presentation()
+    made.core_properties.title = title
+    for heading, points in pages:
+        slide = made.slides.add_slide(made.slide_layouts[1])
+        slide.shapes.title.text = heading
+        slide.placeholders[1].text = "\n".join(points)
+    return saved(made)
+
+
+def saved(document: Any) -> bytes:
+    """What a document of python-docx or python-pptx saves."""
     buffer = io.BytesIO()
-    made.save(buffer)
+    document.save(buffer)
     return buffer.getvalue()
 
 

@@ -15,6 +15,7 @@ from documents import (
     open_row,
     open_sheets,
     pdf,
+    slides,
     word,
     workbook,
     zipped,
@@ -39,6 +40,7 @@ from ragworks.text.classify import (
     ODS,
     PDF,
     PLAIN,
+    PPTX,
     XLS,
     XLSB,
     XLSX,
@@ -79,6 +81,7 @@ SAMPLES = [
         DOCX,
         word(("Heading 1", "Frame"), ("Normal", FACTS[0]), ("Heading 1", "Parts"), *(("Normal", x) for x in FACTS[1:])),
     ),
+    Sample("frame.pptx", PPTX, slides(("Frame", FACTS[:1]), ("Parts", FACTS[1:])), paged=True),
     Sample("frame.xlsx", XLSX, workbook(ROWS)),
     Sample("frame.xlsb", XLSB, binary_workbook(ROWS)),
     Sample("frame.xls", XLS, old_workbook(ROWS)),
@@ -214,7 +217,7 @@ def test_a_word_document_that_unpacks_to_too_much_is_refused_unread(monkeypatch:
 @pytest.mark.parametrize(
     ("data", "called"),
     [
-        (zipped({"ppt/presentation.xml": "x"}), "PowerPoint"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99) + "PowerPoint Document".encode("utf-16-le"), "old PowerPoint"),
         (zipped({"mimetype": "application/epub+zip", "META-INF/container.xml": "x"}), "e-book"),
         (zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": "x"}), "OpenDocument"),
         (zipped({"Index/Document.iwa": "x"}), "Pages, Numbers or Keynote"),

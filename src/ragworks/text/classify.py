@@ -13,6 +13,7 @@ from ragworks.text.parse_csv import sniffed
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 XLSB = "application/vnd.ms-excel.sheet.binary.macroEnabled.12"
 XLS = "application/vnd.ms-excel"
@@ -25,7 +26,8 @@ JSON = "application/json"
 JSON_LINES = "application/jsonl"
 
 SUPPORTED = (
-    "PDF, Word (.docx), Excel (.xlsx, .xlsb, .xls), OpenDocument sheets (.ods), HTML, Markdown and any plain text"
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls, also .ods), HTML, Markdown, CSV, JSON "
+    "and any plain text"
 )
 
 _BY_ENDING = {
@@ -55,10 +57,10 @@ _INSIDE_ZIP = (
     ("word/", DOCX),
     ("xl/workbook.bin", XLSB),
     ("xl/", XLSX),
+    ("ppt/", PPTX),
 )
 _BY_MIMETYPE = {ODS.encode(): ODS}
 _REFUSED_INSIDE_ZIP = (
-    ("ppt/", "a PowerPoint presentation (.pptx)"),
     ("META-INF/container.xml", "an e-book (.epub)"),
     ("content.xml", "an OpenDocument file"),
     ("Index/Document.iwa", "a document of Apple's Pages, Numbers or Keynote"),

@@ -16,6 +16,7 @@ from ragworks.text.classify import (
     ODS,
     PDF,
     PLAIN,
+    PPTX,
     XLS,
     XLSB,
     XLSX,
@@ -29,6 +30,7 @@ from ragworks.text.parse_markdown import parse_markdown
 from ragworks.text.parse_office import parse_docx
 from ragworks.text.parse_pdf import parse_pdf
 from ragworks.text.parse_sheets import parse_sheets
+from ragworks.text.parse_slides import parse_slides
 from ragworks.types import Parsed, Section
 
 
@@ -48,6 +50,7 @@ def _read_plain(data: bytes) -> Parsed:
 FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     PDF: parse_pdf,
     DOCX: parse_docx,
+    PPTX: parse_slides,
     XLSX: partial(parse_sheets, media_type=XLSX),
     XLSB: partial(parse_sheets, media_type=XLSB),
     XLS: partial(parse_sheets, media_type=XLS),

@@ -41,13 +41,14 @@ def parse_docx(data: bytes) -> Parsed:
         raise CorruptDocument(f"the Word document is broken and cannot be opened: {error}") from error
     core = document.core_properties
     return assemble(
-        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=_properties(core)
+        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=properties(core)
     )
 
 
-def _properties(core: Any) -> dict[str, str]:
+def properties(core: Any) -> dict[str, str]:
+    """Author and dates of the core properties that python-docx or python-pptx read."""
     found: dict[str, str] = {}
-    if (core.author or "").strip() not in ("", "python-docx"):
+    if (core.author or "").strip() not in ("", "python-docx", "python-pptx"):
         found["author"] = core.author.strip()
     for key, date in (("created", core.created), ("modified", core.modified)):
         if date is not None:
