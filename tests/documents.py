@@ -170,6 +170,27 @@ def open_row(*cells: str, attributes: str = "") -> str:
     )
 
 
+def book(chapters: Mapping[str, str], **others: str) -> bytes:
+    """An e-book: name to the body of a chapter, in order; other entries by name, with ``_`` for ``/``.
+
+    ``metadata`` and ``manifest`` are XML for these places of its package.
+    """
+    metadata, manifest = others.pop("metadata", ""), others.pop("manifest", "")
+    items = "".join(f'<item id="{name}" href="{name}.xhtml" media-type="application/xhtml+xml"/>' for name in chapters)
+    spine = "".join(f'<itemref idref="{name}"/>' for name in chapters)
+    page = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head><body>{}</body></html>'
+    return zipped(
+        {
+            "mimetype": "application/epub+zip",
+            "META-INF/container.xml": '<container><rootfile full-path="OPS/book.opf"/></container>',
+            "OPS/book.opf": '<package xmlns:dc="http://purl.org/dc/elements/1.1/">'
+            f"<metadata>{metadata}</metadata><manifest>{items}{manifest}</manifest><spine>{spine}</spine></package>",
+            **{f"OPS/{name}.xhtml": page.format(body) for name, body in chapters.items()},
+            **{name.replace("_", "/"): content for name, content in others.items()},
+        }
+    )
+
+
 def zipped(entries: Mapping[str, bytes | str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A ZIP archive of these entries in this order."""
     buffer = io.BytesIO()
@@ -184,6 +205,11 @@ def altered(archive: bytes, entries: Mapping[str, bytes | str], *without: str) -
     kept = zipfile.ZipFile(io.BytesIO(archive))
     held = {name: kept.read(name) for name in kept.namelist() if name not in without}
     return zipped({**held, **entries})
+
+
+def entry(archive: bytes, name: str) -> str:
+    """The text of one entry."""
+    return zipfile.ZipFile(io.BytesIO(archive)).read(name).decode()
 
 
 def encrypted_office() -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from documents import (
     binary_workbook,
+    book,
     drawn_pdf,
     encrypted_office,
     old_workbook,
@@ -33,6 +34,7 @@ from ragworks.text import archive as archives
 from ragworks.text.classify import (
     CSV,
     DOCX,
+    EPUB,
     HTML,
     JSON,
     JSON_LINES,
@@ -80,6 +82,11 @@ SAMPLES = [
         "frame.docx",
         DOCX,
         word(("Heading 1", "Frame"), ("Normal", FACTS[0]), ("Heading 1", "Parts"), *(("Normal", x) for x in FACTS[1:])),
+    ),
+    Sample(
+        "frame.epub",
+        EPUB,
+        book({"a": f"<h1>Frame</h1><p>{FACTS[0]}</p>", "b": f"<h1>Parts</h1><p>{FACTS[1]}</p><p>{FACTS[2]}</p>"}),
     ),
     Sample("frame.pptx", PPTX, slides(("Frame", FACTS[:1]), ("Parts", FACTS[1:])), paged=True),
     Sample("frame.xlsx", XLSX, workbook(ROWS)),
@@ -218,7 +225,6 @@ def test_a_word_document_that_unpacks_to_too_much_is_refused_unread(monkeypatch:
     ("data", "called"),
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99) + "PowerPoint Document".encode("utf-16-le"), "old PowerPoint"),
-        (zipped({"mimetype": "application/epub+zip", "META-INF/container.xml": "x"}), "e-book"),
         (zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": "x"}), "OpenDocument"),
         (zipped({"Index/Document.iwa": "x"}), "Pages, Numbers or Keynote"),
         (zipped({"a.txt": "x"}), "ZIP archive"),

@@ -18,6 +18,7 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 XLSB = "application/vnd.ms-excel.sheet.binary.macroEnabled.12"
 XLS = "application/vnd.ms-excel"
 ODS = "application/vnd.oasis.opendocument.spreadsheet"
+EPUB = "application/epub+zip"
 HTML = "text/html"
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
@@ -26,8 +27,8 @@ JSON = "application/json"
 JSON_LINES = "application/jsonl"
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls, also .ods), HTML, Markdown, CSV, JSON "
-    "and any plain text"
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls, also .ods), EPUB, HTML, Markdown, CSV, "
+    "JSON and any plain text"
 )
 
 _BY_ENDING = {
@@ -58,10 +59,10 @@ _INSIDE_ZIP = (
     ("xl/workbook.bin", XLSB),
     ("xl/", XLSX),
     ("ppt/", PPTX),
+    ("META-INF/container.xml", EPUB),
 )
-_BY_MIMETYPE = {ODS.encode(): ODS}
+_BY_MIMETYPE = {kind.encode(): kind for kind in (ODS, EPUB)}
 _REFUSED_INSIDE_ZIP = (
-    ("META-INF/container.xml", "an e-book (.epub)"),
     ("content.xml", "an OpenDocument file"),
     ("Index/Document.iwa", "a document of Apple's Pages, Numbers or Keynote"),
 )

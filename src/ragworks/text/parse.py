@@ -9,6 +9,7 @@ from ragworks.errors import CorruptDocument, EmptyDocument, NoTextLayer, Ragwork
 from ragworks.text.classify import (
     CSV,
     DOCX,
+    EPUB,
     HTML,
     JSON,
     JSON_LINES,
@@ -24,6 +25,7 @@ from ragworks.text.classify import (
 )
 from ragworks.text.decode import declared_charset, decode
 from ragworks.text.parse_csv import parse_csv
+from ragworks.text.parse_epub import parse_epub
 from ragworks.text.parse_html import parse_html
 from ragworks.text.parse_json import parse_json
 from ragworks.text.parse_markdown import parse_markdown
@@ -55,6 +57,7 @@ FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     XLSB: partial(parse_sheets, media_type=XLSB),
     XLS: partial(parse_sheets, media_type=XLS),
     ODS: partial(parse_sheets, media_type=ODS),
+    EPUB: parse_epub,
     HTML: _read_html,
     MARKDOWN: _read_markdown,
     PLAIN: _read_plain,

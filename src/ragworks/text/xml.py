@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 from lxml import etree
@@ -36,7 +37,7 @@ def local(element: Any) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def described(element: Any | None, names: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def described(element: Any | None, names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Key to the text of the first element that has one of its local names, in their order."""
     texts: dict[str, str] = {}
     for one in element.iter() if element is not None else ():

@@ -3,13 +3,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
-import zipfile
 from typing import Any
 
 import pytest
 import xlsxwriter
 
-from documents import altered, binary_workbook, old_workbook, open_row, open_sheets, workbook
+from documents import altered, binary_workbook, entry, old_workbook, open_row, open_sheets, workbook
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument
 from ragworks.text import parse_sheets as module
 from ragworks.text import sheet_extent
@@ -117,13 +116,9 @@ def test_merged_ranges_that_overlap_without_end_cost_little(monkeypatch: pytest.
     data = workbook({"S": [["x"] * 10] * 100})
     sheet = "xl/worksheets/sheet1.xml"
     xml = altered(
-        data, {sheet: read(data, sheet).replace("</sheetData>", f"</sheetData><mergeCells>{ranges}</mergeCells>")}
+        data, {sheet: entry(data, sheet).replace("</sheetData>", f"</sheetData><mergeCells>{ranges}</mergeCells>")}
     )
     assert parse_sheets(xml, XLSX).text.count("x") == 1000
-
-
-def read(data: bytes, name: str) -> str:
-    return zipfile.ZipFile(io.BytesIO(data)).read(name).decode()
 
 
 def test_hidden_sheets_are_left_out_with_a_warning() -> None:
@@ -229,7 +224,7 @@ def test_entities_that_multiply_stay_as_small_as_they_are() -> None:
     )
     data = workbook({"S": [["x"]]}, title="t")
     for name in ("xl/worksheets/sheet1.xml", "docProps/core.xml", "xl/sharedStrings.xml"):
-        xml = read(data, name).replace("?>", f"?>{bomb}", 1).replace(">t<", ">&e11;<").replace(">x<", ">&e11;<")
+        xml = entry(data, name).replace("?>", f"?>{bomb}", 1).replace(">t<", ">&e11;<").replace(">x<", ">&e11;<")
         with contextlib.suppress(CorruptDocument):
             assert len(parse_sheets(altered(data, {name: xml}), XLSX).text) < 100
 

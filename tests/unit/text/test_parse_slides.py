@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import Any
 
 import pptx
@@ -12,7 +11,7 @@ from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
-from documents import altered, saved, slides
+from documents import altered, entry, saved, slides
 from ragworks.errors import CorruptDocument
 from ragworks.text.parse_slides import parse_slides
 
@@ -146,14 +145,14 @@ def test_a_picture_without_its_file_is_no_trouble() -> None:
 
 def test_a_slide_show_is_read_like_a_presentation() -> None:
     data = slides(("Frame", ["Made of steel."]))
-    types = zipfile.ZipFile(io.BytesIO(data)).read("[Content_Types].xml").decode()
+    types = entry(data, "[Content_Types].xml")
     show = altered(data, {"[Content_Types].xml": types.replace("presentation.main+xml", "slideshow.main+xml")})
     assert "steel" in parse_slides(show).text
 
 
 def test_a_slide_that_cannot_be_read_costs_that_slide() -> None:
     data = slides(("Frame", ["Made of steel."]), ("Parts", ["Nine euros."]))
-    xml = zipfile.ZipFile(io.BytesIO(data)).read("ppt/slides/slide1.xml").decode()
+    xml = entry(data, "ppt/slides/slide1.xml")
     parsed = parse_slides(altered(data, {"ppt/slides/slide1.xml": xml.replace("p:cSld>", "p:other>")}))
     assert "steel" not in parsed.text
     assert "Nine euros." in parsed.text
