@@ -15,7 +15,7 @@ from ragworks.errors import CorruptDocument
 from ragworks.text.archive import opened
 from ragworks.text.assemble import Piece, assemble
 from ragworks.text.parse_office import properties
-from ragworks.text.reading_order import Box, in_reading_order
+from ragworks.text.shape_order import Box, in_reading_order
 from ragworks.text.tables import markdown_table
 from ragworks.text.xml import root
 from ragworks.types import Parsed

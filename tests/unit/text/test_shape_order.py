@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragworks.text.reading_order import Box, in_reading_order
+from ragworks.text.shape_order import Box, in_reading_order
 
 
 def order(**boxes: Box | None) -> str:
