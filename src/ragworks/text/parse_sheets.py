@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import re
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +12,8 @@ from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, Shee
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument, RagworksError
 from ragworks.text.archive import opened, unpacked
 from ragworks.text.assemble import Piece, assemble
-from ragworks.text.sheet_extent import MAX_CELLS, check_extent
+from ragworks.text.compound import Compound
+from ragworks.text.sheet_extent import MAX_CELLS, check_extent, check_old_extent
 from ragworks.text.tables import markdown_table
 from ragworks.text.xml import described, part
 from ragworks.types import Parsed
@@ -25,8 +24,6 @@ MAX_TEXT = 256 * 1024**2
 """Characters: a text that is stored once may stand in millions of cells."""
 
 _NESTED = 4  # tables beside tables below tables: a person does not go deeper, a bomb does
-_FIRST_RECORD = re.compile(rb"\x09\x08[\x08\x10]\0\0[\x05\x06]\x05\0")
-_LOCK_RECORD, _RECORDS_TO_LOCK = 0x2F, 6
 _PROPERTIES = {
     "title": ("title",),
     "author": ("creator", "initial-creator"),
@@ -37,9 +34,11 @@ _PROPERTIES = {
 
 def parse_sheets(data: bytes, media_type: str) -> Parsed:
     """The sheets that are shown, in order. Raises CorruptDocument, EncryptedDocument or DocumentTooLarge."""
-    properties = _checked(data) if data.startswith(b"PK") else {}
-    if _is_locked(data):
-        raise EncryptedDocument("the workbook is encrypted; remove its password and submit it again")
+    properties: dict[str, str] = {}
+    if data.startswith(b"PK"):
+        properties = _checked(data)
+    else:
+        check_old_extent(Compound(data).stream("Workbook", "Book"))
     try:
         with CalamineWorkbook.from_filelike(io.BytesIO(data)) as book:
             sheets = _Sheets(book)
@@ -75,20 +74,6 @@ def _checked(data: bytes) -> dict[str, str]:
         return described(part(archive, about), _PROPERTIES) if about else {}
     except CorruptDocument:  # a broken description is no reason to refuse what it describes
         return {}
-
-
-def _is_locked(data: bytes) -> bool:
-    """Whether an old workbook is encrypted, which the library reports as a kind of file that it does not know."""
-    found = _FIRST_RECORD.search(data) if not data.startswith(b"PK") else None
-    at = found.start() if found else len(data)
-    for _ in range(_RECORDS_TO_LOCK):
-        if at + 4 > len(data):
-            break
-        kind, size = struct.unpack_from("<HH", data, at)
-        if kind == _LOCK_RECORD:
-            return True
-        at += 4 + size
-    return False
 
 
 class _Sheets:

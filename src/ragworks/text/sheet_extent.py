@@ -7,10 +7,11 @@ worker's memory limit.
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 
-from ragworks.errors import DocumentTooLarge
+from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument
 from ragworks.text.archive import unpacked
 
 MAX_CELLS = 5_000_000
@@ -21,6 +22,10 @@ _OVERLAP = 1024  # longer than a tag of interest
 _XLSX_CELL = re.compile(rb'<(?:\w+:)?c\s[^<>]*?\br="([A-Z]{1,3})(\d{1,7})"[^<>]*(?<!/)>')
 _ODS_TAG = re.compile(rb"<table:(table|table-row|covered-table-cell|table-cell)(?=[\s/>])([^<>]*)>")
 _ODS_REPEATED = re.compile(rb'number-(?:rows|columns)-repeated="(\d+)"')
+_XLS_SHEET, _XLS_LOCK, _XLS_EXTENT, _XLS_END = 0x85, 0x2F, 0x200, 0x0A
+_XLS_EXTENTS = {10: "<4H", 14: "<2I2H"}
+_XLS_CELLS = frozenset((0x203, 0x204, 0xFD, 0x27E, 0xBD, 0x06, 0x205, 0xD6))
+_XLS_ROWS, _XLS_COLUMNS = 65_536, 256
 _XLSB_ROW, _XLSB_BLANK, _XLSB_LAST_CELL = 0, 1, 11
 
 
@@ -33,6 +38,38 @@ def check_extent(archive: zipfile.ZipFile) -> None:
             _check(_xlsx_cells(unpacked(archive, name)))
         elif name.startswith("xl/worksheets/") and name.endswith(".bin"):
             _check(_xlsb_cells(b"".join(unpacked(archive, name))))
+
+
+def check_old_extent(records: bytes) -> None:
+    """The same for the stream of an old workbook. Raises EncryptedDocument also, when it is locked."""
+    sheets: set[int] = set()
+    for kind, body in _records(records, 0):
+        if kind == _XLS_LOCK:
+            raise EncryptedDocument("the workbook is encrypted; remove its password and submit it again")
+        if kind == _XLS_SHEET and len(body) >= 4:
+            sheets.add(int.from_bytes(body[:4], "little"))
+    for start in sheets:
+        _check(_xls_cells(records, start))
+
+
+def _xls_cells(records: bytes, start: int) -> Iterator[tuple[int, int]]:
+    for kind, body in _records(records, start):
+        if kind == _XLS_EXTENT and len(body) in _XLS_EXTENTS:
+            top, bottom, left, right = struct.unpack_from(_XLS_EXTENTS[len(body)], body)
+            # The library makes room for what this says, and does not mind that it ends before it begins.
+            if not (top <= bottom <= _XLS_ROWS and left <= right <= _XLS_COLUMNS):
+                raise CorruptDocument("the workbook is broken: a sheet has an impossible extent")
+        elif kind in _XLS_CELLS and len(body) >= 4:
+            yield struct.unpack_from("<HH", body)
+
+
+def _records(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """(kind, body) of each up to the end of its part of the stream."""
+    kind = -1
+    while kind != _XLS_END and at + 4 <= len(data):
+        kind, size = struct.unpack_from("<HH", data, at)
+        yield kind, data[at + 4 : at + 4 + size]
+        at += 4 + size
 
 
 def _check(cells: Iterable[tuple[int, int]]) -> None:
