@@ -207,9 +207,14 @@ def altered(archive: bytes, entries: Mapping[str, bytes | str], *without: str) -
     return zipped({**held, **entries})
 
 
-def entry(archive: bytes, name: str) -> str:
-    """The text of one entry."""
-    return zipfile.ZipFile(io.BytesIO(archive)).read(name).decode()
+def entry(archive: bytes, name: str) -> bytes:
+    """The bytes of one entry."""
+    return zipfile.ZipFile(io.BytesIO(archive)).read(name)
+
+
+def entries(archive: bytes) -> list[str]:
+    """The names of the entries that hold something."""
+    return [one.filename for one in zipfile.ZipFile(io.BytesIO(archive)).infolist() if one.file_size]
 
 
 def encrypted_office() -> bytes:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from documents import (
+    altered,
     binary_workbook,
     book,
     drawn_pdf,
     encrypted_office,
+    entries,
+    entry,
     old_workbook,
     open_row,
     open_sheets,
@@ -51,6 +57,7 @@ from ragworks.text.classify import (
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
 from ragworks.text.parse import FORMATS, parse
+from strategies import damaged
 
 FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
 
@@ -98,6 +105,16 @@ SAMPLES = [
         open_sheets({name: "".join(open_row(*row) for row in rows) for name, rows in ROWS.items()}),
     ),
 ]  # fmt: skip
+
+BEGINNINGS = (
+    b"%PDF-1.7\n",
+    b"PK\x03\x04",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    b"<html>",
+    b'[{"a":',
+    b"\xff\xfe",
+    b"sep=;\n",
+)
 
 each_format = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.media_type.split(".")[-1])
 
@@ -162,6 +179,35 @@ def test_a_document_that_was_cut_off_is_read_or_refused_with_an_error_of_ours(sa
         assert parse(cut, sample.name).text
     except DocumentError as error:
         assert str(error)  # noqa: PT017 - either outcome is right, a foreign error is not
+
+
+@each_format
+@given(st.data())
+@settings(max_examples=20, derandomize=True)  # damage that ends the process would end the run
+def test_a_damaged_document_is_read_or_refused_with_an_error_of_ours(sample: Sample, draw: st.DataObject) -> None:
+    """Damage inside an archive is packed again, or its checksum would give it away before the parser sees it."""
+    if sample.data.startswith(b"PK"):
+        name = draw.draw(st.sampled_from(entries(sample.data)))
+        inside = draw.draw(damaged(entry(sample.data, name)))
+        data = altered(sample.data, {name: inside})
+    else:
+        data = draw.draw(damaged(sample.data))
+    with suppress(DocumentError):
+        clean(parse(data, sample.name))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.csv", "a.json", "a.pdf", "a.xlsx", "a.docx", "a.doc", "a"])
+@each_format
+def test_a_wrong_ending_misleads_nobody(sample: Sample, name: str) -> None:
+    """Only among plain texts, which may be anything, does the ending have a say."""
+    if sample.media_type not in (PLAIN, MARKDOWN, CSV):
+        assert classify(sample.data, name) in (sample.media_type, JSON if sample.media_type == JSON_LINES else None)
+
+
+@given(st.binary(max_size=2000), st.sampled_from([b"", *BEGINNINGS]))
+def test_any_bytes_are_read_or_refused_with_an_error_of_ours(data: bytes, beginning: bytes) -> None:
+    with suppress(DocumentError):
+        clean(parse(beginning + data, "a"))
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n\t ", b"\xef\xbb\xbf \n"])

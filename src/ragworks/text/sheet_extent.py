@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument
 from ragworks.text.archive import unpacked
+from ragworks.text.xml import require_whole
 
 MAX_CELLS = 5_000_000
 """In one sheet, empty ones inside its rectangle included: some 250 MB in the library, as much again as text."""
@@ -33,6 +34,7 @@ def check_extent(archive: zipfile.ZipFile) -> None:
     """Raises DocumentTooLarge when a sheet of the workbook spans more cells than are read."""
     for name in archive.namelist():
         if name == "content.xml":
+            require_whole(unpacked(archive, name))
             _check_ods(unpacked(archive, name))
         elif name.startswith("xl/worksheets/") and name.endswith(".xml"):
             _check(_xlsx_cells(unpacked(archive, name)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lxml import etree
@@ -30,6 +30,23 @@ def root(data: bytes) -> Any:
 def part(archive: zipfile.ZipFile, name: str) -> Any | None:
     """The root element of an entry, or None without such an entry."""
     return root(b"".join(unpacked(archive, name))) if name in archive.namelist() else None
+
+
+def require_whole(pieces: Iterable[bytes]) -> None:
+    """Raises CorruptDocument for XML that does not end as it should, which some libraries wait for without end."""
+    parser = etree.XMLParser(target=_Nothing(), resolve_entities=False, no_network=True, load_dtd=False)
+    try:
+        for piece in pieces:
+            parser.feed(piece)
+        parser.close()
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise CorruptDocument(f"an XML part of the document is broken: {error}") from error
+
+
+class _Nothing:
+    """What a parser tells and nobody keeps."""
+
+    def close(self) -> None: ...
 
 
 def local(element: Any) -> str:

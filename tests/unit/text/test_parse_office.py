@@ -178,7 +178,7 @@ def test_page_breaks_make_no_pages() -> None:
 )
 def test_templates_and_documents_with_macros_are_read_like_others(kind: str) -> None:
     data = word(("Normal", "Made of steel."))
-    types = entry(data, "[Content_Types].xml")
+    types = entry(data, "[Content_Types].xml").decode()
     known = "vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
     assert known in types
     assert parse_docx(altered(data, {"[Content_Types].xml": types.replace(known, kind)})).text == "Made of steel."
@@ -188,7 +188,7 @@ def test_entities_neither_multiply_nor_fetch_anything() -> None:
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "lol"}">' for n in range(12))
     doctype = f'<!DOCTYPE x [{entities}<!ENTITY file SYSTEM "file:///etc/passwd">]>'
     data = word(("Normal", "Kept MARK"))
-    xml = entry(data, "word/document.xml").replace("?>", f"?>{doctype}", 1).replace("MARK", "&e11; &file;")
+    xml = entry(data, "word/document.xml").decode().replace("?>", f"?>{doctype}", 1).replace("MARK", "&e11; &file;")
     with contextlib.suppress(CorruptDocument):
         text = parse_docx(altered(data, {"word/document.xml": xml})).text
         assert text.startswith("Kept")

@@ -116,7 +116,8 @@ def test_merged_ranges_that_overlap_without_end_cost_little(monkeypatch: pytest.
     data = workbook({"S": [["x"] * 10] * 100})
     sheet = "xl/worksheets/sheet1.xml"
     xml = altered(
-        data, {sheet: entry(data, sheet).replace("</sheetData>", f"</sheetData><mergeCells>{ranges}</mergeCells>")}
+        data,
+        {sheet: entry(data, sheet).decode().replace("</sheetData>", f"</sheetData><mergeCells>{ranges}</mergeCells>")},
     )
     assert parse_sheets(xml, XLSX).text.count("x") == 1000
 
@@ -224,7 +225,9 @@ def test_entities_that_multiply_stay_as_small_as_they_are() -> None:
     )
     data = workbook({"S": [["x"]]}, title="t")
     for name in ("xl/worksheets/sheet1.xml", "docProps/core.xml", "xl/sharedStrings.xml"):
-        xml = entry(data, name).replace("?>", f"?>{bomb}", 1).replace(">t<", ">&e11;<").replace(">x<", ">&e11;<")
+        xml = (
+            entry(data, name).decode().replace("?>", f"?>{bomb}", 1).replace(">t<", ">&e11;<").replace(">x<", ">&e11;<")
+        )
         with contextlib.suppress(CorruptDocument):
             assert len(parse_sheets(altered(data, {name: xml}), XLSX).text) < 100
 
@@ -244,6 +247,31 @@ def test_an_encrypted_open_workbook_says_so() -> None:
     )
     with pytest.raises(EncryptedDocument, match="password"):
         parse_sheets(altered(open_sheets({"S": open_row("x")}), {"META-INF/manifest.xml": manifest}), ODS)
+
+
+@pytest.mark.timeout(20)
+def test_an_open_workbook_that_was_cut_off_inside_is_refused() -> None:
+    """The library waits for the end of the table, and waits."""
+    data = open_sheets({"S": open_row("x") * 3})
+    with pytest.raises(CorruptDocument, match="broken"):
+        parse_sheets(altered(data, {"content.xml": entry(data, "content.xml").decode()[:-120]}), ODS)
+
+
+def test_chains_of_an_old_workbook_that_go_in_a_circle_are_refused() -> None:
+    """One wrong byte, and the library followed them until the memory was full."""
+    data = bytearray(old_workbook({"S": [["x"]]}))
+    fat = 512 * (1 + int.from_bytes(data[76:80], "little"))
+    first = int.from_bytes(data[48:52], "little")
+    data[fat + 4 * first : fat + 4 * first + 4] = data[48:52]
+    with pytest.raises(CorruptDocument, match="circle"):
+        parse_sheets(bytes(data), XLS)
+
+
+def test_an_old_workbook_with_an_impossible_extent_is_refused() -> None:
+    data = old_workbook({"S": [["x"]]})
+    at = data.index(b"\x00\x02\x0e\x00") + 4
+    with pytest.raises(CorruptDocument, match="impossible extent"):
+        parse_sheets(data[:at] + b"\x09\0\0\0\x01\0\0\0" + data[at + 8 :], XLS)
 
 
 def test_a_broken_sheet_costs_that_sheet() -> None:

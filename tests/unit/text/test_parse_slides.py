@@ -145,14 +145,14 @@ def test_a_picture_without_its_file_is_no_trouble() -> None:
 
 def test_a_slide_show_is_read_like_a_presentation() -> None:
     data = slides(("Frame", ["Made of steel."]))
-    types = entry(data, "[Content_Types].xml")
+    types = entry(data, "[Content_Types].xml").decode()
     show = altered(data, {"[Content_Types].xml": types.replace("presentation.main+xml", "slideshow.main+xml")})
     assert "steel" in parse_slides(show).text
 
 
 def test_a_slide_that_cannot_be_read_costs_that_slide() -> None:
     data = slides(("Frame", ["Made of steel."]), ("Parts", ["Nine euros."]))
-    xml = entry(data, "ppt/slides/slide1.xml")
+    xml = entry(data, "ppt/slides/slide1.xml").decode()
     parsed = parse_slides(altered(data, {"ppt/slides/slide1.xml": xml.replace("p:cSld>", "p:other>")}))
     assert "steel" not in parsed.text
     assert "Nine euros." in parsed.text
