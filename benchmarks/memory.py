@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from crash import commit, machine
 from fpdf import FPDF
 
 EVERY_S = 0.05
+SETTINGS = {"DOCUMENT_PROCESSOR__MAX_DOCUMENT_BYTES": str(1024**3)}  # the default is 100 MB
 NEEDLE = "The lighthouse keeper of Vardø paints his door turquoise."
 
 
@@ -50,8 +50,6 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=500)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    # Inherited by the servers: the largest document accepted by default has 100 MB.
-    os.environ["RAGWORKS_DOCUMENT_PROCESSOR__MAX_DOCUMENT_BYTES"] = str(1024**3)
     with tempfile.TemporaryDirectory(prefix="ragworks-memory-") as folder:
         text, pages = Path(folder) / "long.txt", Path(folder) / "long.pdf"
         write_text(text, given.text_mb * 10**6)
@@ -87,7 +85,7 @@ def paragraph(rng: random.Random) -> Iterator[str]:
 
 def measure(file: Path, model: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ragworks-memory-") as folder:
-        with running(Path(folder), model) as server:
+        with running(Path(folder), model, **SETTINGS) as server:
             url = asyncio.run(ready(server, Path(folder) / "data"))
             rest = psutil.Process(server.pid).memory_info().rss
             with watched(server.pid) as peaks:
@@ -98,7 +96,7 @@ def measure(file: Path, model: str) -> dict[str, Any]:
                 f"{url}/v1/collections/default/search", json={"query": NEEDLE, "top_k": 3}, timeout=DEADLINE_S
             ).json()["results"]
             chunks = httpx.get(f"{url}/v1/collections/default/documents", timeout=DEADLINE_S).json()["data"]
-        with running(Path(folder), model) as server:
+        with running(Path(folder), model, **SETTINGS) as server:
             asyncio.run(ready(server, Path(folder) / "data"))
             indexes = psutil.Process(server.pid).memory_info().rss
     document = job["documents"][0]
