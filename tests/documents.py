@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.message import EmailMessage
 
 import docx
 from fpdf import FPDF
+
+from compound import compound
 
 Pages = Sequence[Sequence[str]]
 
@@ -62,3 +67,64 @@ def encrypted_office() -> bytes:
         + bytes(504)
         + b"".join(name.encode("utf-16-le") + bytes(64) for name in names)
     )
+
+
+def eml(body: str = "", *, html: str = "", subject: str = "Frame", attached: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    """A mail with a plain body, an HTML version of it if given, and attachments by name."""
+    made = EmailMessage()
+    made["From"], made["To"] = "Ann <ann@example.org>", "Bob <bob@example.org>"
+    made["Date"], made["Subject"] = "Tue, 20 Feb 2024 10:15:00 +0100", subject
+    made["Message-ID"] = "<1@example.org>"
+    made.set_content(body)
+    if html:
+        made.add_alternative(html, subtype="html")
+    for name, data in attached:
+        made.add_attachment(data, maintype="application", subtype="octet-stream", filename=name)
+    return made.as_bytes()
+
+
+def nested_eml(messages: int) -> bytes:
+    """A message within a message, and so on, ``messages`` in all."""
+    head = b"From: a@b.org\nSubject: %d\nMessage-ID: <%d@b.org>\nMIME-Version: 1.0\nContent-Type: "
+    outer = b"".join((head + b"message/rfc822\n\n") % (at, at) for at in range(messages - 1))
+    return outer + (head + b"text/plain\n\nThe innermost word.") % (messages, messages)
+
+
+def msg(
+    body: str = "", *, subject: str = "Frame", html: bytes = b"", attached: Sequence[tuple[str, bytes]] = ()
+) -> bytes:
+    """An Outlook message from Ann to Bob, sent on 20 February 2024 at 09:15 UTC."""
+    return compound(msg_streams(body, subject=subject, html=html, attached=attached))
+
+
+def msg_streams(
+    body: str = "",
+    *,
+    subject: str = "Frame",
+    html: bytes = b"",
+    attached: Sequence[tuple[str, bytes]] = (),
+    at: tuple[str, ...] = (),
+) -> dict[tuple[str, ...], bytes]:
+    """The streams of an Outlook message, at the root of the compound file or, as an attached message, below ``at``."""
+    ticks = int(datetime(2024, 2, 20, 9, 15, tzinfo=UTC).timestamp() + 11_644_473_600) * 10_000_000
+    header = bytes(24 if at else 32)
+    streams = {
+        ("__properties_version1.0",): header + struct.pack("<IIQ", 0x00390040, 6, ticks) + _code_page(),
+        ("__substg1.0_0037001F",): subject.encode("utf-16-le"),
+        ("__substg1.0_0C1A001F",): "Ann".encode("utf-16-le"),
+        ("__substg1.0_0C1F001F",): "ann@example.org".encode("utf-16-le"),
+        ("__substg1.0_1000001F",): body.encode("utf-16-le"),
+        ("__substg1.0_10130102",): html,
+        ("__recip_version1.0_#00000000", "__properties_version1.0"): bytes(8) + struct.pack("<IIQ", 0x0C150003, 6, 1),
+        ("__recip_version1.0_#00000000", "__substg1.0_3001001F"): "Bob".encode("utf-16-le"),
+        ("__recip_version1.0_#00000000", "__substg1.0_39FE001F"): "bob@example.org".encode("utf-16-le"),
+    }
+    for number, (name, data) in enumerate(attached):
+        folder = f"__attach_version1.0_#{number:08X}"
+        streams[folder, "__substg1.0_3707001F"] = name.encode("utf-16-le")
+        streams[folder, "__substg1.0_37010102"] = data
+    return {(*at, *path): data for path, data in streams.items() if data}
+
+
+def _code_page() -> bytes:
+    return struct.pack("<IIQ", 0x3FDE0003, 6, 1251)

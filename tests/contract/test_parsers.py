@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from documents import drawn_pdf, encrypted_office, pdf, word
+from documents import drawn_pdf, eml, encrypted_office, msg, pdf, word
 from ragworks.errors import (
     CorruptDocument,
     DocumentError,
@@ -21,9 +21,10 @@ from ragworks.errors import (
 from ragworks.text import parse_office
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
-from ragworks.text.parse import DOCX, FORMATS, HTML, MARKDOWN, PDF, PLAIN, classify, parse
+from ragworks.text.parse import DOCX, EML, FORMATS, HTML, MARKDOWN, MSG, PDF, PLAIN, classify, parse
 
 FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
+PAGE = f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Sample:
 SAMPLES = [
     Sample("frame.txt", PLAIN, "\r\n\r\n".join(FACTS).encode()),
     Sample("frame.md", MARKDOWN, f"# Frame\n\n{FACTS[0]}\n\n# Parts\n\n{FACTS[1]}\n\n{FACTS[2]}\n".encode()),
-    Sample(
-        "frame", HTML, f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}".encode()
-    ),
+    Sample("frame", HTML, PAGE.encode()),
+    Sample("frame.eml", EML, eml(" ".join(FACTS), html=PAGE)),
+    Sample("frame.msg", MSG, msg(" ".join(FACTS), html=PAGE.encode())),
     Sample("frame.pdf", PDF, pdf([["# Frame", FACTS[0]], ["# Parts", FACTS[1], FACTS[2]]])),
     Sample(
         "frame.docx",
@@ -191,7 +192,6 @@ def archive(*names: str) -> bytes:
         (b"\xff\xd8\xff\xe0" + bytes(20), "JPEG image"),
         (bytes(range(256)) * 4, "binary data"),
         (b"{\\rtf1 hello}", "RTF"),
-        (b"From: a@b.org\nSubject: x\nMIME-Version: 1.0\n\naGVsbG8=", "e-mail"),
     ],
 )
 def test_what_is_not_supported_is_named_and_told_what_is(data: bytes, called: str) -> None:

@@ -17,8 +17,11 @@ from ragworks.errors import (
 )
 from ragworks.text.decode import declared_charset, decode, is_binary
 from ragworks.text.names import ending
+from ragworks.text.parse_eml import read_eml
 from ragworks.text.parse_html import parse_html
+from ragworks.text.parse_mail import Message, parse_mail
 from ragworks.text.parse_markdown import parse_markdown
+from ragworks.text.parse_msg import is_msg, read_msg
 from ragworks.text.parse_office import parse_docx
 from ragworks.text.parse_pdf import parse_pdf
 from ragworks.types import Parsed, Section
@@ -28,8 +31,10 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 HTML = "text/html"
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
+EML = "message/rfc822"
+MSG = "application/vnd.ms-outlook"
 
-SUPPORTED = "PDF, Word (.docx), HTML, Markdown and any plain text"
+SUPPORTED = "PDF, Word (.docx), HTML, mail (.eml, .msg), Markdown and any plain text"
 
 
 def _read_html(data: bytes) -> Parsed:
@@ -45,12 +50,20 @@ def _read_plain(data: bytes) -> Parsed:
     return Parsed(text, tuple(whole(text)), PLAIN)
 
 
+def _attached(data: bytes, name: str) -> Parsed | Message:
+    kind = classify(data, name)
+    return MAIL[kind](data) if kind in MAIL else parse(data, name)
+
+
+MAIL: dict[str, Callable[[bytes], Message]] = {EML: read_eml, MSG: read_msg}
 FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     PDF: parse_pdf,
     DOCX: parse_docx,
     HTML: _read_html,
     MARKDOWN: _read_markdown,
     PLAIN: _read_plain,
+    EML: lambda data: parse_mail(read_eml(data), EML, _attached),
+    MSG: lambda data: parse_mail(read_msg(data), MSG, _attached),
 }
 """Media type to parser: bytes in, Parsed out, a DocumentError when they cannot be read. One row adds a format."""
 
@@ -83,7 +96,6 @@ _INSIDE_OLE2 = (
     ("WordDocument", "an old Word document (.doc)"),
     ("PowerPoint Document", "an old PowerPoint presentation (.ppt)"),
     ("Workbook", "an old Excel workbook (.xls)"),
-    ("__properties_version1.0", "an Outlook message (.msg)"),
 )
 _HTML_START = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
@@ -120,14 +132,16 @@ def classify(data: bytes, name: str) -> str:
     if data.startswith(b"PK\x03\x04"):
         return _inside_zip(data)
     if data.startswith(_OLE2):
+        if is_msg(data):
+            return MSG
         raise _inside_ole2(data)
+    if _is_mail(data, name):  # before what looks binary: a mail may carry 8-bit parts as they are
+        return EML
     for signature, called in _SIGNATURES:
         if data.startswith(signature) and (is_binary(data) or signature == b"{\\rtf"):
             raise _unsupported(called)
     if is_binary(data):
         raise _unsupported("binary data")
-    if _is_mail(data, name):
-        raise _unsupported("an e-mail message (.eml)")
     return HTML if _HTML_START.match(data[:4096].removeprefix(b"\xef\xbb\xbf")) else _BY_ENDING.get(ending(name), PLAIN)
 
 
