@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
 import docx
 from fpdf import FPDF
+from PIL import Image, ImageDraw, ImageFont
 
 from compound import compound
 
@@ -128,3 +130,37 @@ def msg_streams(
 
 def _code_page() -> bytes:
     return struct.pack("<IIQ", 0x3FDE0003, 6, 1251)
+
+
+def picture(*lines: str, kind: str = "PNG", **options: object) -> bytes:
+    """A picture of these lines of text."""
+    buffer = io.BytesIO()
+    drawn(*lines).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def drawn(*lines: str) -> Image.Image:
+    image = Image.new("RGB", (900, 60 + 90 * len(lines)), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(image).text((40, 40 + 90 * number), line, "black", ImageFont.load_default(size=32))
+    return image
+
+
+def scan(*pages: Sequence[str]) -> bytes:
+    """A PDF whose pages are pictures of lines of text; a page of no lines is blank paper."""
+    made = FPDF()
+    for lines in pages:
+        made.add_page()
+        if lines:
+            made.image(drawn(*lines), x=10, y=10, w=190)
+    return bytes(made.output())
+
+
+def claims(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds no pixel."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"")) + part(b"IEND", b"")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from documents import drawn_pdf, eml, encrypted_office, msg, pdf, word
+from documents import drawn_pdf, eml, encrypted_office, msg, pdf, picture, word
 from ragworks.errors import (
     CorruptDocument,
     DocumentError,
@@ -21,7 +21,7 @@ from ragworks.errors import (
 from ragworks.text import parse_office
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
-from ragworks.text.parse import DOCX, EML, FORMATS, HTML, MARKDOWN, MSG, PDF, PLAIN, classify, parse
+from ragworks.text.parse import DOCX, EML, FORMATS, HTML, IMAGES, MARKDOWN, MSG, PDF, PLAIN, classify, parse
 
 FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
 PAGE = f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}"
@@ -29,7 +29,7 @@ PAGE = f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p
 
 @dataclass(frozen=True)
 class Sample:
-    """A document with the three facts, in this order, under two headings (except plain text)."""
+    """A document with the three facts, in this order, under two headings (except plain text and pictures)."""
 
     name: str
     media_type: str
@@ -43,6 +43,7 @@ SAMPLES = [
     Sample("frame.eml", EML, eml(" ".join(FACTS), html=PAGE)),
     Sample("frame.msg", MSG, msg(" ".join(FACTS), html=PAGE.encode())),
     Sample("frame.pdf", PDF, pdf([["# Frame", FACTS[0]], ["# Parts", FACTS[1], FACTS[2]]])),
+    *(Sample("frame", kind, picture(*FACTS, kind=kind.removeprefix("image/").upper())) for kind in IMAGES),
     Sample(
         "frame.docx",
         DOCX,
@@ -90,7 +91,7 @@ def test_a_passage_knows_its_headings(sample: Sample) -> None:
     parsed = clean(parse(sample.data, sample.name))
     last = parsed.sections[-1]
     assert FACTS[2] in parsed.text[last.start : last.end]
-    assert last.headings == (() if sample.media_type == PLAIN else ("Parts",))
+    assert last.headings == (() if sample.media_type in (PLAIN, *IMAGES) else ("Parts",))
 
 
 @each_format
@@ -128,8 +129,8 @@ def test_a_document_without_text_is_empty_whatever_its_size(data: bytes) -> None
         parse(data, "a")
 
 
-def test_a_pdf_without_text_says_that_it_needs_ocr() -> None:
-    with pytest.raises(NoTextLayer, match=r"1 page .*no text layer.*OCR is not part of this version"):
+def test_a_pdf_of_drawings_says_that_nothing_was_recognised() -> None:
+    with pytest.raises(NoTextLayer, match=r"1 page .*no text layer, and text recognition found no text"):
         parse(drawn_pdf(), "a.pdf")
 
 
@@ -188,8 +189,6 @@ def archive(*names: str) -> bytes:
         (archive("mimetype", "META-INF/container.xml"), "e-book"),
         (archive("a.txt"), "ZIP archive"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100) + "WordDocument".encode("utf-16-le"), "old Word document"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG image"),
-        (b"\xff\xd8\xff\xe0" + bytes(20), "JPEG image"),
         (bytes(range(256)) * 4, "binary data"),
         (b"{\\rtf1 hello}", "RTF"),
     ],

@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 
 from ragworks.errors import (
     CorruptDocument,
@@ -17,6 +18,7 @@ from ragworks.errors import (
 )
 from ragworks.text.decode import declared_charset, decode, is_binary
 from ragworks.text.names import ending
+from ragworks.text.ocr import parse_image
 from ragworks.text.parse_eml import read_eml
 from ragworks.text.parse_html import parse_html
 from ragworks.text.parse_mail import Message, parse_mail
@@ -33,8 +35,17 @@ MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
 EML = "message/rfc822"
 MSG = "application/vnd.ms-outlook"
+IMAGES: dict[str, bytes | tuple[bytes, ...]] = {
+    "image/png": b"\x89PNG\r\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/gif": b"GIF8",
+    "image/tiff": (b"II*\0", b"MM\0*"),
+    "image/bmp": b"BM",
+    "image/webp": b"RIFF",
+}
+"""Media type to what such a file begins with."""
 
-SUPPORTED = "PDF, Word (.docx), HTML, mail (.eml, .msg), Markdown and any plain text"
+SUPPORTED = "PDF, Word (.docx), HTML, mail (.eml, .msg), images, Markdown and any plain text"
 
 
 def _read_html(data: bytes) -> Parsed:
@@ -64,18 +75,13 @@ FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     PLAIN: _read_plain,
     EML: lambda data: parse_mail(read_eml(data), EML, _attached),
     MSG: lambda data: parse_mail(read_msg(data), MSG, _attached),
+    **{kind: partial(parse_image, media_type=kind) for kind in IMAGES},
 }
 """Media type to parser: bytes in, Parsed out, a DocumentError when they cannot be read. One row adds a format."""
 
 _BY_ENDING = {"md": MARKDOWN, "markdown": MARKDOWN, "mdown": MARKDOWN, "html": HTML, "htm": HTML, "xhtml": HTML}
 
 _SIGNATURES = (
-    (b"\x89PNG\r\n", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"II*\0", "a TIFF image"),
-    (b"MM\0*", "a TIFF image"),
-    (b"BM", "a bitmap image"),
     (b"{\\rtf", "a rich text (RTF) document"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7-Zip archive"),
@@ -137,6 +143,9 @@ def classify(data: bytes, name: str) -> str:
         raise _inside_ole2(data)
     if _is_mail(data, name):  # before what looks binary: a mail may carry 8-bit parts as they are
         return EML
+    for kind, beginning in IMAGES.items():
+        if data.startswith(beginning) and is_binary(data) and (kind != "image/webp" or data[8:12] == b"WEBP"):
+            return kind
     for signature, called in _SIGNATURES:
         if data.startswith(signature) and (is_binary(data) or signature == b"{\\rtf"):
             raise _unsupported(called)

@@ -11,6 +11,7 @@ import pypdfium2
 from liteparse import LiteParse
 
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument, NoTextLayer
+from ragworks.text import ocr
 from ragworks.text.assemble import Piece, assemble
 from ragworks.text.parse_markdown import Headings, outline
 from ragworks.types import Parsed
@@ -39,13 +40,14 @@ def parse_pdf(data: bytes) -> Parsed:
     document = _opened(data)
     try:
         plain, warnings = _plain_pages(document)
+        plain, unread = ocr.recognised_pages(document, plain)
         metadata = document.get_metadata_dict(skip_empty=True)
     finally:
         document.close()
     if not any(_LETTER.search(text) or _WORDS.search(text) for text in plain):
         raise NoTextLayer(
-            f"the PDF has {_count(len(plain))} but no text layer: it is scanned or drawn, and OCR is not part of this "
-            "version; run OCR on it and submit the result"
+            f"the PDF has {_count(len(plain))} but "
+            + ("no text layer, and text recognition found no text either" if ocr.available() else ocr.ADVICE)
         )
     marked, more = _marked_pages(data, len(plain))
     return assemble(
@@ -54,7 +56,7 @@ def parse_pdf(data: bytes) -> Parsed:
         title=metadata.get("Title"),
         pages=len(plain),
         properties=_properties(metadata),
-        warnings=tuple(warnings + more),
+        warnings=tuple(warnings + unread + more),
     )
 
 
