@@ -158,19 +158,10 @@ def _tidied(markdown: str) -> str:
 def _properties(metadata: dict[str, str]) -> dict[str, str]:
     found = {
         "author": metadata.get("Author"),
-        "created": _date(metadata.get("CreationDate")),
-        "modified": _date(metadata.get("ModDate")),
+        "created": metadata.get("CreationDate"),
+        "modified": metadata.get("ModDate"),
     }
     return {key: value for key, value in found.items() if value}
-
-
-def _date(text: str | None) -> str | None:
-    """``D:20240103093826+01'00'`` as ``2024-01-03T09:38:26``, as far as it is there."""
-    found = re.match(r"(?:D:)?(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d))?", text or "")
-    if not found:
-        return None
-    day = "-".join(found.group(1, 2, 3))
-    return f"{day}T{':'.join(found.group(4, 5, 6))}" if found.group(4) else day
 
 
 def _count(pages: int) -> str:

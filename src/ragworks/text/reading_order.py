@@ -60,7 +60,7 @@ def _ordered(regions: list[Region], height: float) -> list[list[Region]]:
             continue
         # What runs across ends the columns above it.
         lines += _ordered([one for one in block if one.right <= gutter], height)
-        lines += _ordered([one for one in block if one.left >= gutter], height)
+        lines += _ordered([one for one in block if one.right > gutter], height)
         lines += [[region]] if region else []
         block = []
     return lines
@@ -73,7 +73,7 @@ def _gutter(regions: Sequence[Region], height: float) -> float | None:
         crossing = sum(region.left < x < region.right for region in regions)
         sides = [
             [region for region in regions if region.right <= x],
-            [region for region in regions if region.left >= x],
+            [region for region in regions if region.right > x and region.left >= x],
         ]
         if crossing <= _CROSSING_SHARE * len(regions) and all(_is_column(side, height) for side in sides):
             best = min(best or (crossing, x), (crossing, x))
