@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
 
 from documents import drawn_pdf, eml, encrypted_office, msg, pdf, picture, word
 from ragworks.errors import (
@@ -22,6 +24,7 @@ from ragworks.text import parse_office
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
 from ragworks.text.parse import DOCX, EML, FORMATS, HTML, IMAGES, MARKDOWN, MSG, PDF, PLAIN, classify, parse
+from strategies import edits
 
 FACTS = ("The frame is made of steel.", "The bell costs nine euros.", "Brakes need new pads every spring.")
 PAGE = f"<!doctype html><h1>Frame</h1><p>{FACTS[0]}<h1>Parts</h1><p>{FACTS[1]}<p>{FACTS[2]}"
@@ -114,6 +117,20 @@ def test_a_document_that_was_cut_off_is_read_or_refused_with_an_error_of_ours(sa
         assert parse(cut, sample.name).text
     except DocumentError as error:
         assert str(error)  # noqa: PT017 - either outcome is right, a foreign error is not
+
+
+@each_format
+@given(edits=edits())
+@settings(max_examples=15)
+def test_a_document_that_was_damaged_is_read_or_refused_with_an_error_of_ours(
+    sample: Sample, edits: list[tuple[float, int, bytes]]
+) -> None:
+    data = bytearray(sample.data)
+    for place, removed, added in edits:
+        at = int(place * len(data))
+        data[at : at + removed] = added
+    with suppress(DocumentError):
+        assert enrich(clean(parse(bytes(data), sample.name)), sample.name).title
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n\t ", b"\xef\xbb\xbf \n"])
