@@ -174,6 +174,37 @@ async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expecte
 
 
 @pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ({"type": "eq", "key": "language", "value": "de"}, {"a"}),
+        ({"type": "in", "key": "language", "value": ["de", "fr"]}, {"a", "c"}),
+        ({"type": "ne", "key": "language", "value": "de"}, {"b", "c"}),
+        ({"type": "gte", "key": "created", "value": "2024"}, {"a", "b"}),
+        ({"type": "gt", "key": "pages", "value": 2}, {"a"}),
+        (
+            {
+                "type": "and",
+                "filters": [
+                    {"type": "eq", "key": "language", "value": "fr"},
+                    {"type": "eq", "key": "team", "value": "x"},
+                ],
+            },
+            {"c"},
+        ),
+    ],
+)
+async def test_filters_choose_by_properties_where_the_metadata_say_nothing(
+    storage: Opened, filter: dict, expected: set[str]
+) -> None:
+    properties = {"language": "de", "created": "2024-01-03T08:38:26Z", "pages": 3}
+    metadata = {"a": {"language": None}, "b": {"language": "en", "pages": 1}, "c": {"language": "fr", "team": "x"}}
+    metadata["c"] |= {"created": "2023", "pages": "many"}
+    for name, fields in metadata.items():
+        await publish(storage, name, f"battery of {name}", metadata=fields, properties=properties)
+    assert await found(storage, "battery", filter) == expected
+
+
+@pytest.mark.parametrize(
     "filter",
     [
         {},

@@ -280,8 +280,11 @@ class SqliteRows:
         return await self._database.read(work)
 
     async def matching(self, collection: str, given: Metadata) -> Mapping[int, int]:
-        """{version: chunk count} of the documents that a metadata filter lets through. Raises UnusableFilter."""
-        condition, values = compile_filter(given, "d.metadata")
+        """{version: chunk count} of the documents that a filter lets through. Raises UnusableFilter.
+
+        It compares a document's metadata and, under keys that these have not, its properties.
+        """
+        condition, values = compile_filter(given, "d.metadata", "v.properties")
         return await self._database.read(
             lambda db: dict(
                 db.execute(

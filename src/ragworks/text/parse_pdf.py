@@ -11,6 +11,7 @@ import pypdfium2
 from liteparse import LiteParse
 
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument, NoTextLayer
+from ragworks.text import ocr
 from ragworks.text.assemble import Piece, assemble
 from ragworks.text.parse_markdown import Headings, outline
 from ragworks.types import Parsed
@@ -39,13 +40,14 @@ def parse_pdf(data: bytes) -> Parsed:
     document = _opened(data)
     try:
         plain, warnings = _plain_pages(document)
+        plain, unread = ocr.recognised_pages(document, plain)
         metadata = document.get_metadata_dict(skip_empty=True)
     finally:
         document.close()
     if not any(_LETTER.search(text) or _WORDS.search(text) for text in plain):
         raise NoTextLayer(
-            f"the PDF has {_count(len(plain))} but no text layer: it is scanned or drawn, and OCR is not part of this "
-            "version; run OCR on it and submit the result"
+            f"the PDF has {_count(len(plain))} but "
+            + ("no text layer, and text recognition found no text either" if ocr.available() else ocr.ADVICE)
         )
     marked, more = _marked_pages(data, len(plain))
     return assemble(
@@ -54,7 +56,7 @@ def parse_pdf(data: bytes) -> Parsed:
         title=metadata.get("Title"),
         pages=len(plain),
         properties=_properties(metadata),
-        warnings=tuple(warnings + more),
+        warnings=tuple(warnings + unread + more),
     )
 
 
@@ -156,19 +158,10 @@ def _tidied(markdown: str) -> str:
 def _properties(metadata: dict[str, str]) -> dict[str, str]:
     found = {
         "author": metadata.get("Author"),
-        "created": _date(metadata.get("CreationDate")),
-        "modified": _date(metadata.get("ModDate")),
+        "created": metadata.get("CreationDate"),
+        "modified": metadata.get("ModDate"),
     }
     return {key: value for key, value in found.items() if value}
-
-
-def _date(text: str | None) -> str | None:
-    """``D:20240103093826+01'00'`` as ``2024-01-03T09:38:26``, as far as it is there."""
-    found = re.match(r"(?:D:)?(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d))?", text or "")
-    if not found:
-        return None
-    day = "-".join(found.group(1, 2, 3))
-    return f"{day}T{':'.join(found.group(4, 5, 6))}" if found.group(4) else day
 
 
 def _count(pages: int) -> str:
