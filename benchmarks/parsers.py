@@ -1,9 +1,9 @@
 """Text of every file of a folder as ragworks and other parsers read it, against ground truth where there is one.
 
-Usage: python benchmarks/parsers.py DIR [--parsers a,b] [--runs 3] [--limit 120] [--json]. Beside FILE may lie FILE.gt.md,
-.gt.txt, .gt.tex or .gt.xml; a `manifest.tsv` with the column `source_repo` tells whose output a truth may be. Each
-parser reads each file in a process of its own with a time limit. Exit code 1 if ragworks hangs or crashes, or falls more
-than 2 % behind the best mean of a format in words or in order. `benchmarks/README.md` says what the figures leave out.
+Usage: python benchmarks/parsers.py DIR [--parsers a,b] [--runs 3] [--limit 120] [--json]. Beside FILE may lie
+FILE.gt.md, .gt.txt, .gt.tex or .gt.xml; a `manifest.tsv` with the column `source_repo` tells whose output a truth may
+be. Each parser reads each file in a process of its own with a time limit. Exit code 1 if ragworks hangs or crashes, or
+falls more than 2 % behind the best mean of a format in words or in order. Caveats are in `benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -177,10 +177,9 @@ def unwell(readings: list[Reading]) -> list[Reading]:
 
 def table(found: dict[str, Any], readings: list[Reading]) -> str:
     named = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    return "\n".join(
-        [f"{found['machine']}; commit {found['commit']}; {named}", ""]
-        + [*format_rows(found["formats"]), "", *file_rows(found["truths_by"], readings), "", *status_rows(readings)]
-    )
+    head = f"{found['machine']}; commit {found['commit']}; {named}"
+    tables = (format_rows(found["formats"]), file_rows(found["truths_by"], readings), status_rows(readings))
+    return "\n\n".join([head, *("\n".join(rows) for rows in tables)])
 
 
 def format_rows(formats: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:

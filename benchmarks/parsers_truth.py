@@ -24,7 +24,7 @@ _FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])(?:-|\u00ad|\ufffe)[ \t]*\r?\n[ \t]*(?=[^\W\d_])|\u00ad")
 _RULE = re.compile(r"[\s|:-]*-[\s|:-]*")
-_NAMES = "alpha beta gamma delta epsilon theta lambda mu pi rho sigma tau phi omega".split()
+_NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "pi", "rho", "sigma", "tau", "phi")
 _SPOKEN = {name: unicodedata.lookup(f"GREEK SMALL LETTER {'lamda' if name == 'lambda' else name}") for name in _NAMES}
 _SPOKEN |= {name: name for name in ("sin", "cos", "tan", "log", "lim", "max", "min", "exp")}
 # What TeX sets for \lipsum[1-10] is not in the source. The first words of some of its paragraphs are enough to see

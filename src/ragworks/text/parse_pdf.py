@@ -5,25 +5,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pypdfium2
-from liteparse import LiteParse
 
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument, NoTextLayer
 from ragworks.text.assemble import Piece, assemble
 from ragworks.text.parse_markdown import Headings, outline
+from ragworks.text.pdf_layout import marked_pages
+from ragworks.text.right_to_left import Glyph, is_right_to_left, mended
 from ragworks.types import Parsed
 
 MAX_PAGES = 20_000
 _WORDS = re.compile(r"[^\W_]+")
 _SOFT_HYPHEN = re.compile("[\ufffe\u00ad](?:[ \t]*\r?\n)?")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-[ \t]*\r?\n[ \t]*(?=[^\W\d_])")
+_HALVES = re.compile(r"\b([^\W\d_]+)- ([^\W\d_]+)")
 _EMPHASIS = re.compile(r"(?<!\\)(\*{1,3})(?=\S)((?:[^*\n]|\\\*)+?)(?<=\S)(?<!\\)\1")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!<>~$-])")
 _RULE = re.compile(r"^[ \t]*(?:-{3,}|`{3}\w*\n\s*`{3})[ \t]*$", re.MULTILINE)
 _BULLET = re.compile(r"^(?:#{1,6} )?[•▪●◦‣] *", re.MULTILINE)
-_RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+# A symbol font's bullet that no table translates: a control or a private character, alone between spaces.
+_SYMBOL = re.compile(r"(?:^|(?<=\s))[\x80-\x9f\uf000-\uf0ff][ \t]+", re.MULTILINE)
 _LETTER = re.compile(r"[^\W\d_]")
 # Words that one reader has and the other has not. Beyond this share the page was misread: 0.1 is where the two agreed
 # on all but formulas and lost columns in the pages we compared by eye. Repeated words do not count against a page,
@@ -47,7 +51,7 @@ def parse_pdf(data: bytes) -> Parsed:
             f"the PDF has {_count(len(plain))} but no text layer: it is scanned or drawn, and OCR is not part of this "
             "version; run OCR on it and submit the result"
         )
-    marked, more = _marked_pages(data, len(plain))
+    marked, more = marked_pages(data, plain)
     return assemble(
         _pieces(plain, marked),
         "application/pdf",
@@ -87,45 +91,40 @@ def _plain_pages(document: Any) -> tuple[list[str], list[str]]:
         except pypdfium2.PdfiumError as error:
             texts.append("")
             warnings.append(f"page {number}: cannot be read: {error}")
+    _part_spreads(document, texts)
     return texts, warnings
 
 
-def _plain_text(page: Any) -> str:
-    # get_text_bounded would leave out what lies beyond the page's box, half of one file we met.
+def _part_spreads(document: Any, texts: list[str]) -> None:
+    """Leave each of two pages that draw the same spread, and show a half of it, the half that it shows."""
+    for number, (left, right) in enumerate(pairwise(texts)):
+        if left.strip() and left == right:
+            shown = [_plain_text(document[at], within_page=True) for at in (number, number + 1)]
+            if sum(len("".join(half.split())) for half in shown) >= len("".join(left.split())):
+                texts[number : number + 2] = shown
+
+
+def _plain_text(page: Any, within_page: bool = False) -> str:
+    # What lies beyond the page's box is text too, half of one file we met, unless it is another page's.
     textpage = page.get_textpage()
     try:
-        return _SOFT_HYPHEN.sub("", str(textpage.get_text_range())).replace("\r\n", "\n")
+        text = str(textpage.get_text_bounded() if within_page else textpage.get_text_range())
+        if is_right_to_left(text):
+            text = mended([_glyph(textpage, index) for index in range(textpage.count_chars())])
+        return _SOFT_HYPHEN.sub("", text).replace("\r\n", "\n")
     finally:
         textpage.close()
 
 
-def _marked_pages(data: bytes, pages: int) -> tuple[list[str], list[str]]:
-    """Markdown of each page, empty where there is none, and the warnings."""
-    reader = LiteParse(
-        ocr_enabled=False,
-        output_format="markdown",
-        quiet=True,
-        image_mode="off",
-        continue_on_page_error=True,
-        extract_links=False,
-        max_pages=pages,
-    )
-    marked = [""] * pages
-    try:
-        result = reader.parse(data)
-    except Exception as error:  # its errors have no common base; the plain text is there already
-        return marked, [f"the layout could not be read, plain text was taken: {error}"]
-    for page in result.pages:
-        if 0 < page.page_num <= pages:
-            marked[page.page_num - 1] = page.markdown
-    return marked, [f"page {bad.page_num}: its layout cannot be read: {bad.message}" for bad in result.page_errors]
+def _glyph(textpage: Any, index: int) -> Glyph:
+    return Glyph(str(textpage.get_text_range(index, 1)), textpage.get_charbox(index))
 
 
 def _pieces(plain: list[str], marked: list[str]) -> Iterator[Piece]:
     headings = Headings()
     for number, (text, markdown) in enumerate(zip(plain, marked, strict=True), start=1):
         if _reads_well(markdown, text):
-            tidy = _tidied(markdown)
+            tidy = _rejoined(_tidied(markdown), text)
             for section in outline(tidy, headings, number):
                 yield Piece(tidy[section.start : section.end], section.headings, number, section.kind)
         else:
@@ -136,7 +135,7 @@ def _reads_well(markdown: str, plain: str) -> bool:
     """Whether the page's Markdown holds the page's words, and reads from left to right."""
     if not plain.strip():
         return True
-    if len(_RTL.findall(plain)) * 4 > len(_LETTER.findall(plain)):
+    if is_right_to_left(plain):
         return False
     there, here = _counted(plain), _counted(markdown)
     missing = (there - here).total()
@@ -150,7 +149,14 @@ def _counted(text: str) -> Counter[str]:
 
 def _tidied(markdown: str) -> str:
     """Without rules, emphasis and escapes, which are typography and not text; drawn bullets become list items."""
-    return _BULLET.sub("- ", _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", _RULE.sub("", markdown))))
+    listed = "\n".join(line if line.startswith("|") else _SYMBOL.sub("\n- ", line) for line in markdown.split("\n"))
+    return _BULLET.sub("- ", _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", _RULE.sub("", listed))))
+
+
+def _rejoined(markdown: str, plain: str) -> str:
+    """With words whole that the page breaks at a line's end and ``plain`` holds in one piece."""
+    whole = _counted(plain) if _HALVES.search(markdown) else Counter()
+    return _HALVES.sub(lambda f: f[1] + f[2] if (f[1] + f[2]).casefold() in whole else f[0], markdown)
 
 
 def _properties(metadata: dict[str, str]) -> dict[str, str]:
