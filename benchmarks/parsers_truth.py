@@ -111,7 +111,8 @@ def _without_commands(source: str) -> str:
 
 
 def _spoken(formula: str) -> str:
-    return _COMMAND.sub(lambda found: f" {_SPOKEN.get(found.group(1), '')} ", formula)
+    named = _COMMAND.sub(lambda found: f" {_SPOKEN.get(found.group(1), '')} ", formula)
+    return re.sub("([\u03b1-\u03c9])", r" \1 ", named)
 
 
 def _squeezed(found: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ _MIN_LINES = 4  # on each side; fewer are a heading with a number at its right, 
 _FILLED = 0.6
 _WORDS_OF_PROSE, _WORDS_OF_LIST = 4, 2
 _DEPTH = 3
+_MAX_LENGTH = 14_400.0  # points, the largest page of a PDF; damaged files have text millions of points away
+_MAX_RUNS = 5_000  # on a page; a drawing with more is no text in columns, and looking for them takes their square
 
 
 class Box(Protocol):
@@ -49,11 +51,14 @@ Place = Callable[[Box], int | None]
 
 def regions(boxes: Sequence[Box], place: Place) -> list[Region]:
     """The page's regions in reading order: bands from the top down, columns from the left; at most one: no columns."""
-    return list(_split([box for box in boxes if box.text.strip() and box.width > 0], place, _DEPTH))
+    shown = [box for box in boxes if box.text.strip() and box.width > 0 and _on_paper(box)]
+    return list(_split(shown, place, _DEPTH if len(shown) <= _MAX_RUNS else 0))
 
 
 def mixed(found: Sequence[Region], boxes: Sequence[Box], place: Place) -> bool:
     """Whether a text goes back and forth between the regions; ``place`` is the place of a box in that text."""
+    if len(found) < 2:
+        return False
     placed = [(at, box) for box in boxes if (at := place(box)) is not None]
     homes = [_home(box, found) for _, box in sorted(placed, key=lambda one: one[0])]
     order = [home for home in homes if home is not None]
@@ -70,6 +75,10 @@ def place_in(text: str) -> Place:
         return at if at >= 0 and flat.find(run, at + 1) < 0 else None
 
     return place
+
+
+def _on_paper(box: Box) -> bool:
+    return all(-_MAX_LENGTH < at < _MAX_LENGTH for at in (box.x, box.y, box.x + box.width, box.y + box.height))
 
 
 def _home(box: Box, found: Sequence[Region]) -> int | None:

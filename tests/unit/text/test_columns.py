@@ -153,6 +153,15 @@ def test_a_page_without_columns_is_one_region() -> None:
     assert regions([], nowhere) == []
 
 
+def test_text_far_off_the_page_costs_no_time_and_no_column() -> None:
+    """A damaged file had a run ten million points away, and looking for gutters took seconds."""
+    lines = [Run(f"{side}{at} goes on with some words", x, 80 + at * 13, 200) for at in range(9) for side, x in
+             (("l", 60), ("r", 300))]  # fmt: skip
+    far = [Run("far", 1e7, 100, 50), Run("nowhere", float("nan"), 100, 50), Run("wide", 0, 300, float("inf"))]
+    assert regions([*lines, *far], nowhere) == regions(lines, nowhere)
+    assert len(regions(lines, nowhere)) == 2
+
+
 def test_a_text_that_goes_back_and_forth_between_regions_has_mixed_them() -> None:
     found = [Region(0, 0, 200, 500), Region(220, 0, 420, 500)]
     boxes = [Run(f"{side}{row}", x, row * 20, 100) for row in range(8) for side, x in (("l", 10), ("r", 230))]
