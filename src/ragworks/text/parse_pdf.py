@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import pypdfium2
+import pypdfium2.raw as pdfium
 
 from ragworks.errors import CorruptDocument, DocumentTooLarge, EncryptedDocument, NoTextLayer
 from ragworks.text.assemble import Piece, assemble
@@ -18,6 +21,9 @@ from ragworks.text.right_to_left import Glyph, is_right_to_left, mended
 from ragworks.types import Parsed
 
 MAX_PAGES = 20_000
+_MAX_OUTLINE, _MAX_OUTLINE_DEPTH = 100_000, 50
+_MAX_SIDE = 14_400.0  # points, the largest page that the format allows
+_MAX_WARNINGS = 20
 _WORDS = re.compile(r"[^\W_]+")
 _SOFT_HYPHEN = re.compile("[\ufffe\u00ad](?:[ \t]*\r?\n)?")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-[ \t]*\r?\n[ \t]*(?=[^\W\d_])")
@@ -43,6 +49,7 @@ def parse_pdf(data: bytes) -> Parsed:
     document = _opened(data)
     try:
         plain, warnings = _plain_pages(document)
+        hazard = _hazard(document)
         metadata = document.get_metadata_dict(skip_empty=True)
     finally:
         document.close()
@@ -51,14 +58,14 @@ def parse_pdf(data: bytes) -> Parsed:
             f"the PDF has {_count(len(plain))} but no text layer: it is scanned or drawn, and OCR is not part of this "
             "version; run OCR on it and submit the result"
         )
-    marked, more = marked_pages(data, plain)
+    marked, more = marked_pages(data, plain) if not hazard else ([""] * len(plain), [hazard])
     return assemble(
         _pieces(plain, marked),
         "application/pdf",
         title=metadata.get("Title"),
         pages=len(plain),
         properties=_properties(metadata),
-        warnings=tuple(warnings + more),
+        warnings=_few(warnings + more),
     )
 
 
@@ -93,6 +100,34 @@ def _plain_pages(document: Any) -> tuple[list[str], list[str]]:
             warnings.append(f"page {number}: cannot be read: {error}")
     _part_spreads(document, texts)
     return texts, warnings
+
+
+def _hazard(document: Any) -> str | None:
+    """Why the layout must not be read: the reader of layouts would take its process with it."""
+    if not _has_sound_outline(document):  # it follows the outline by recursion
+        return "the outline loops or is too deep: plain text was taken, without layout"
+    for number in range(len(document)):
+        with suppress(pypdfium2.PdfiumError):  # a page that is not there is no hazard
+            if max(document.get_page_size(number)) > _MAX_SIDE:  # it took a gigabyte for a page of 10^9 points
+                return f"page {number + 1} is larger than any paper: plain text was taken, without layout"
+    return None
+
+
+def _has_sound_outline(document: Any) -> bool:
+    """Whether following the outline ends, in no more steps and no deeper than outlines that somebody made."""
+    seen: set[int] = set()
+    stack: list[tuple[Any, int]] = [(None, 0)]
+    while stack:
+        parent, depth = stack.pop()
+        entry = pdfium.FPDFBookmark_GetFirstChild(document, parent)
+        while entry:
+            address = ctypes.addressof(entry.contents)
+            if address in seen or len(seen) >= _MAX_OUTLINE or depth > _MAX_OUTLINE_DEPTH:
+                return False
+            seen.add(address)
+            stack.append((entry, depth + 1))
+            entry = pdfium.FPDFBookmark_GetNextSibling(document, entry)
+    return True
 
 
 def _part_spreads(document: Any, texts: list[str]) -> None:
@@ -175,6 +210,12 @@ def _date(text: str | None) -> str | None:
         return None
     day = "-".join(found.group(1, 2, 3))
     return f"{day}T{':'.join(found.group(4, 5, 6))}" if found.group(4) else day
+
+
+def _few(warnings: list[str]) -> tuple[str, ...]:
+    """The warnings, of many the first and how many more there are."""
+    more = len(warnings) - _MAX_WARNINGS
+    return (*warnings[:_MAX_WARNINGS], f"{more} more warnings about pages") if more > 0 else tuple(warnings)
 
 
 def _count(pages: int) -> str:
