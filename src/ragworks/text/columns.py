@@ -16,6 +16,7 @@ _MIN_LINES = 4  # on each side; fewer are a heading with a number at its right, 
 # (an index, a list) are told from a table by the order in which the page was written.
 _FILLED = 0.6
 _WORDS_OF_PROSE, _WORDS_OF_LIST = 4, 2
+_MIN_TORN = 12
 _DEPTH = 3
 _MAX_LENGTH = 14_400.0  # points, the largest page of a PDF; damaged files have text millions of points away
 _MAX_RUNS = 5_000  # on a page; a drawing with more is no text in columns, and looking for them takes their square
@@ -63,6 +64,22 @@ def mixed(found: Sequence[Region], boxes: Sequence[Box], place: Place) -> bool:
     homes = [_home(box, found) for _, box in sorted(placed, key=lambda one: one[0])]
     order = [home for home in homes if home is not None]
     return sum(later < earlier for earlier, later in pairwise(order)) > _tolerated(len(order))
+
+
+def torn(boxes: Sequence[Box], written: Place, read: Place) -> bool:
+    """Whether a text takes rows apart: the page was written from the top down, and most runs stand elsewhere in it.
+
+    Ask where no columns were found. A list of prices without lines, its names and its prices apart, is such a text.
+    """
+    places = [(written(box), read(box), box) for box in boxes]
+    both = [(at, there, box) for at, there, box in places if at is not None and there is not None]
+    known = sorted(both, key=lambda one: one[0])
+    if len(known) < _MIN_TORN:
+        return False
+    upward = sum(later[2].y + later[2].height < earlier[2].y for earlier, later in pairwise(known))
+    order = sorted(range(len(known)), key=lambda index: known[index][1])
+    jumps = sum(later != earlier + 1 for earlier, later in pairwise(order))
+    return upward <= _tolerated(len(known)) and 2 * jumps > len(known)
 
 
 def place_in(text: str) -> Place:

@@ -7,7 +7,7 @@ from typing import Any
 
 from liteparse import LiteParse
 
-from ragworks.text.columns import Region, mixed, place_in, regions
+from ragworks.text.columns import Region, mixed, place_in, regions, torn
 
 _MARGIN = 1.0  # points around a region; a run of text that is not entirely inside would be left out
 _BATCH = 100  # pages read at a time: 500 at once took 290 MB and were no faster
@@ -16,7 +16,7 @@ Crop = tuple[float, float, float, float]
 
 
 def marked_pages(data: bytes, plain: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Markdown of each page, empty where there is none, and the warnings.
+    """Markdown of each page, empty where there is none that keeps the order, and the warnings.
 
     ``plain`` is the text of each page in the order in which it was written.
     """
@@ -30,9 +30,11 @@ def marked_pages(data: bytes, plain: Sequence[str]) -> tuple[list[str], list[str
             continue
         warnings += [f"page {bad.page_num}: its layout cannot be read: {bad.message}" for bad in result.page_errors]
         for page in result.pages:
-            marked[page.page_num - 1] = page.markdown
-            found = regions(page.text_items, place_in(plain[page.page_num - 1]))
-            if mixed(found, page.text_items, place_in(page.markdown)):
+            written, read = place_in(plain[page.page_num - 1]), place_in(page.markdown)
+            found = regions(page.text_items, written)
+            if len(found) > 1 or not torn(page.text_items, written, read):
+                marked[page.page_num - 1] = page.markdown
+            if mixed(found, page.text_items, read):
                 mixes[page.page_num] = [_crop(region, page.width, page.height) for region in found]
     for number, markdown in _by_region(data, mixes):
         marked[number - 1] = markdown

@@ -84,6 +84,16 @@ def test_the_rows_of_a_table_stay_together() -> None:
     assert marks(read(page(*rows, boxes=rules))) == [f"{mark}{at:02}" for at in range(12) for mark in "ab"]
 
 
+def test_names_and_prices_without_lines_between_them_stay_together() -> None:
+    """The layout reader alone reads all names, then all prices."""
+    rows = [
+        (x, 90 + at * LEADING, text)
+        for at in range(12)
+        for x, text in ((LEFT, f"a{at:02} Part number {at}"), (RIGHT, f"b{at:02} costs {at}0 euros"))
+    ]
+    assert marks(read(page(*rows))) == [f"{mark}{at:02}" for at in range(12) for mark in "ab"]
+
+
 def test_a_table_whose_cells_hold_several_lines_keeps_its_rows() -> None:
     rows = [
         line
