@@ -54,7 +54,7 @@ class Reading:
 def main() -> None:
     given = arguments()
     parsers = given.parsers.split(",")
-    versions = {name: installed(name) for name in parsers}
+    about = {"machine": machine(), "commit": commit(), "versions": {name: installed(name) for name in parsers}}
     files = [path for path in sorted(given.folder.iterdir()) if path.is_file() and not apart(path)]
     readings = [
         read(path, parser, given)
@@ -63,10 +63,8 @@ def main() -> None:
         if path.suffix[1:] in PARSERS[parser].formats.split() or parser == OURS
     ]
     found = {
-        "machine": machine(),
-        "commit": commit(),
+        **about,
         "command": f"scripts/bench parsers {' '.join(sys.argv[1:])}",
-        "versions": versions,
         "truths_by": sources(given.folder),
         "formats": means(readings),
         "readings": [asdict(one) for one in readings],

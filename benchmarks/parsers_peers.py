@@ -19,7 +19,7 @@ from typing import Any
 
 Read = Callable[[Path], str]
 ANY = "pdf docx pptx xlsx html epub eml msg csv md txt"
-LONG_S = 10.0  # a file that takes this long is read once
+LONG_S = 2.0  # a file that takes this long is not read again
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,13 +157,53 @@ def _glyph(textpage: Any, index: int) -> Glyph:
 
 def _pieces(plain: list[str], marked: list[str]) -> Iterator[Piece]:
     headings = Headings()
-    for number, (text, markdown) in enumerate(zip(plain, marked, strict=True), start=1):
-        if _reads_well(markdown, text):
-            tidy = _rejoined(_tidied(markdown), text)
+    tidied = _without_running_titles([_tidied(markdown) for markdown in marked])
+    for number, (text, tidy) in enumerate(zip(plain, tidied, strict=True), start=1):
+        if _reads_well(marked[number - 1], text):
+            tidy = _rejoined(tidy, text)
             for section in outline(tidy, headings, number):
                 yield Piece(tidy[section.start : section.end], section.headings, number, section.kind)
         else:
-            yield Piece(text, headings.path, number)
+            yield from _plain_pieces(text, _heading_levels(tidy), headings, number)
+
+
+def _without_running_titles(pages: list[str]) -> list[str]:
+    """With running titles as lines and not as headings: they are another heading, and the page's number beside it."""
+    named = {_words(line) for page in pages for line in page.split("\n") if line.startswith("#")}
+
+    def is_title(words: tuple[str, ...]) -> bool:
+        ends = ((words[0], words[1:]), (words[-1], words[:-1])) if len(words) > 1 else ()
+        return any(number.isdecimal() and rest in named for number, rest in ends)
+
+    return [
+        "\n".join(line.lstrip("# ") if line.startswith("#") and is_title(_words(line)) else line for line in lines)
+        for lines in (page.split("\n") for page in pages)
+    ]
+
+
+def _heading_levels(tidy: str) -> dict[tuple[str, ...], int]:
+    """The words of each heading of the page, and its level."""
+    lines = [line for line in tidy.split("\n") if line.startswith("#")]
+    return {words: len(line) - len(line.lstrip("#")) for line in lines if (words := _words(line))}
+
+
+def _plain_pieces(text: str, levels: dict[tuple[str, ...], int], headings: Headings, number: int) -> Iterator[Piece]:
+    """The plain text of a page, cut at the lines that its layout knows as headings."""
+    run: list[str] = []
+    for line in text.split("\n"):
+        level = levels.get(_words(line))
+        if level:
+            yield Piece("\n".join(run), headings.path, number)
+            name = " ".join(line.split())
+            headings.enter(level, name)
+            run = [f"{'#' * level} {name}"]
+        else:
+            run.append(line)
+    yield Piece("\n".join(run), headings.path, number)
+
+
+def _words(line: str) -> tuple[str, ...]:
+    return tuple(_WORDS.findall(line.casefold()))
 
 
 def _reads_well(markdown: str, plain: str) -> bool:

@@ -26,6 +26,26 @@ def test_a_page_that_one_reader_garbles_is_taken_from_the_other(monkeypatch: pyt
     assert parsed.text == "Frames: ten years on every model.\n\n# Batteries\n\ntwo years."
 
 
+def test_a_page_taken_from_the_other_reader_keeps_its_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = ["# Warranty of frames\n\nten g a r b l e d\n\n## Batteries\n\ntwo"]
+    monkeypatch.setattr(module, "marked_pages", lambda _data, _plain: (marked, []))
+    parsed = parse_pdf(pdf([["Warranty of frames", "Ten years on every model.", "Batteries", "Two years."]]))
+    assert [section.headings for section in parsed.sections] == [
+        ("Warranty of frames",),
+        ("Warranty of frames", "Batteries"),
+    ]
+    assert parsed.text == "# Warranty of frames\nTen years on every model.\n\n## Batteries\nTwo years."
+
+
+def test_a_heading_with_the_number_of_its_page_is_a_running_title() -> None:
+    pages = ["# 3.3 Bells\n\nRing.", "# 59 3.3. BELLS\n\nThey ring.\n\n# 3.4 Lamps", "# 2 Brakes\n\n# 3.4. LAMPS 60"]
+    assert module._without_running_titles(pages) == [
+        "# 3.3 Bells\n\nRing.",
+        "59 3.3. BELLS\n\nThey ring.\n\n# 3.4 Lamps",
+        "# 2 Brakes\n\n3.4. LAMPS 60",
+    ]
+
+
 def test_columns_and_tables_whose_headers_repeat_are_no_disagreement() -> None:
     plain = "Price\nof 2024\nof 2025\nBell 9 10\nLamp 20 21"
     assert module._reads_well(
