@@ -18,7 +18,6 @@ from ragworks.types import Checkup, Upload
 from stores import Opened, publish
 
 HERE = Path(__file__).parent
-HARNESS = HERE.parent.parent / "benchmarks" / "crash.py"
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +119,14 @@ async def test_bytes_whose_row_is_about_to_be_committed_are_no_strays(storage: O
 
 @pytest.mark.timeout(240)
 async def test_random_kills_of_a_server_lose_double_and_orphan_nothing() -> None:
-    """The benchmark behind the published count of 200 kills, at a size for every commit."""
+    """The benchmark behind the published count, at a size for every commit."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HARNESS), "--kills", "8", "--documents", "40", "--json",
+        sys.executable, "-m", "ragworks", "bench", "crash", "--kills", "12", "--documents", "60", "--json",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
     assert out, err.decode()
     found = json.loads(out)
     assert not any(found["faults"].values()), found
-    assert found["counts"]["kills"] == 8
+    assert found["counts"]["kills"] == 12
     assert process.returncode == 0
