@@ -209,7 +209,9 @@ class _Run:
     async def _finds(self, http: httpx.AsyncClient, key: Key, edition: int) -> bool:
         asked = {"query": self._documents.title(key, edition), "top_k": 20, "group_by": "document"}
         found = await http.post(f"/v1/collections/{key[0]}/search", json=asked)
-        return key[1] in {hit["document_id"] for hit in found.json()["results"]}
+        if found.status_code not in (200, 404):  # 404: the collection was dropped
+            raise Stuck(f"a search was answered with {found.status_code}: {found.text}")
+        return key[1] in {hit["document_id"] for hit in found.json().get("results", [])}
 
     async def _until_idle(self) -> None:
         """Also the jobs of submissions whose acknowledgement never arrived."""
