@@ -39,7 +39,7 @@ INSTANTS: tuple[tuple[str, Callable[[Random], float], int], ...] = (
     ("sent", lambda rng: rng.uniform(0, 0.03), 15),
     ("deleting", lambda rng: rng.expovariate(1 / 0.02), 25),
     ("ready", lambda rng: rng.uniform(0, 1.0), 25),
-    ("started", lambda rng: rng.uniform(0, 1.2), 10),
+    ("started", lambda rng: rng.uniform(0, 1.2), 30),
 )
 
 OnKill = Callable[[int, str], None]
