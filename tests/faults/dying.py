@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ragworks.app import App, build
 from ragworks.settings import Settings, load
-from ragworks.storage import documents, indexes, migrations, sqlite
+from ragworks.storage import documents, indexes, migrations, sqlite, versions
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
 from ragworks.storage.indexes import DerivedIndexes
@@ -64,7 +64,7 @@ POINTS = {
     "with a version that has no chunks yet": Point(SqliteRows, "begin", "after"),
     "with a version that is staged by half": Point(SqliteRows, "stage", "after"),
     "between staging and publishing": Point(SqliteRows, "publish", "before"),
-    "inside the transaction that publishes": Point(documents, "_change", "after"),
+    "inside the transaction that publishes": Point(versions, "change", "after"),
     "between publishing and indexing": Point(SqliteRows, "publish", "after"),
     "with vectors indexed and words not": Point(Bm25Index, "apply", "before"),
     "with words indexed and their stamp not": Point(Bm25Index, "apply", "after"),
@@ -75,7 +75,7 @@ POINTS = {
     "with the bytes of the replaced version gone": Point(FileBlobs, "remove", "after"),
     "before the last word of a task": Point(SqliteJobs, "finish", "before"),
     "after the last word of a task": Point(SqliteJobs, "finish", "after"),
-    "inside the transaction of a delete": Point(documents, "_change", "after", promised=False, action="delete"),
+    "inside the transaction of a delete": Point(versions, "change", "after", promised=False, action="delete"),
     "between a delete and its commit": Point(sqlite, "_saved", "after", promised=False, action="delete"),
     "with vectors deleted and words not": Point(Bm25Index, "apply", "before", action="delete"),
     "with words deleted and their stamp not": Point(Bm25Index, "apply", "after", action="delete"),
