@@ -32,6 +32,7 @@ class Follower:
         self._pass: asyncio.Task[None] | None = None
         self._applied_at = -gather_s
         self._asked = self._served = 0
+        self._closed = False
 
     async def start(self) -> bool:
         """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt."""
@@ -46,14 +47,14 @@ class Follower:
         return stale
 
     async def catch_up(self) -> None:
-        """Return once every change that was committed before the call is in both indexes.
+        """Return once every change that was committed before the call is in both indexes, or these are closed.
 
         Calls within ``gather_s`` of each other share one pass. A pass that has begun is never cut short: it runs in a
         thread, and a second one beside it would undo its work.
         """
         self._asked += 1
         mine = self._asked
-        while self._served < mine:
+        while self._served < mine and not self._closed:
             if self._pass is None or self._pass.done():
                 # Awaited by every caller of catch_up that it serves, and by close.
                 self._pass = asyncio.create_task(self._take_in(), name=f"index-{self._collection}")
@@ -78,6 +79,7 @@ class Follower:
 
     async def close(self, *, save: bool = True) -> None:
         """Let go of the indexes; ``save`` them unless they are to be deleted. Raises StorageFull."""
+        self._closed = True  # who waits for a pass must not begin another
         if self._pass:
             await asyncio.gather(self._pass, return_exceptions=True)
         await asyncio.to_thread(self.indexes.close, save=save)
