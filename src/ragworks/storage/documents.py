@@ -78,7 +78,9 @@ class SqliteRows:
                 "WHERE collection = ? AND state IN ('queued', 'in_progress', 'failed') RETURNING content_hash",
                 (self._clock.now(), name),
             ).fetchall()
-            db.execute("DELETE FROM documents WHERE collection = ?", (name,))
+            # Its changes too: the next collection of this name must not take in rows that are still being deleted.
+            for table in ("documents", "changes"):
+                db.execute(f"DELETE FROM {table} WHERE collection = ?", (name,))
             db.execute("DELETE FROM collections WHERE name = ?", (name,))
             if name == DEFAULT_COLLECTION:  # there always is one
                 db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (name, self._clock.now()))
