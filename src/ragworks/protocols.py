@@ -264,9 +264,13 @@ class WordIndex(Protocol):
 
 
 class Indexes(Protocol):
-    """The two indexes of one collection, and the last change that both hold. Called from threads."""
+    """The two indexes of one collection, the last change that both hold, and the last that is saved of both.
+
+    Called from threads.
+    """
 
     seq: int
+    saved_seq: int
 
     @property
     def vectors(self) -> VectorIndex: ...
@@ -468,6 +472,10 @@ class Rows(Protocol):
 
     async def changes(self, collection: str, after: int, limit: int) -> Sequence[Change]:
         """Up to ``limit`` changes behind ``after``, oldest first."""
+        ...
+
+    async def prune(self, collection: str, before: int) -> None:
+        """Forget the changes before ``before`` that an empty index could do without; several small transactions."""
         ...
 
     async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:

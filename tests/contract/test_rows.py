@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -382,3 +383,29 @@ async def test_an_adopted_version_whose_source_went_away_half_way_is_never_shown
     await storage.rows.copy(adopted)
     with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
         await storage.store.publish(task, adopted.version)
+
+
+async def test_of_the_changes_only_those_that_an_empty_index_needs_are_kept(storage: Opened) -> None:
+    """They used to grow for ever, and a rebuilt index went through all of them."""
+    for text in ("the keel", "the mast"):
+        await publish(storage, "boat", text)
+    await publish(storage, "bike", "the battery")
+    await storage.store.delete_document("default", "bike")
+    visible = await storage.rows.visible("default")
+    await storage.rows.prune("default", visible.seq)
+    kept = await storage.rows.changes("default", 0, 100)
+    assert [(one.version, one.added) for one in kept[:-1]] == [(version, True) for version in visible.versions]
+    assert kept[-1].seq == visible.seq
+    assert await storage.rows.visible("default") == visible
+
+
+async def test_an_index_that_was_saved_prunes_its_changes_and_is_made_anew_from_the_rest(tmp_path: Path) -> None:
+    for text in ("the keel", "the mast", "the rudder"):
+        async with opened(tmp_path) as at:
+            await publish(at, "boat", text)
+    async with opened(tmp_path) as at:
+        assert [one.added for one in await at.rows.changes("default", 0, 100)] == [True]
+    rmtree(tmp_path / "index")
+    async with opened(tmp_path) as at:
+        assert await found(at, "keel rudder") == {"boat"}
+        assert (await at.store.checkup()).problems == ()

@@ -70,6 +70,7 @@ POINTS = {
     "with words indexed and their stamp not": Point(Bm25Index, "apply", "after"),
     "with an index saved beside the former one": Point(indexes, "sync_folder", "after"),
     "with an index that is half saved": Point(HnswIndex, "save", "after"),
+    "with the changes of the replaced version pruned": Point(Database, "write", "after", inside=(SqliteRows, "prune")),
     "between indexing and finishing": Point(DerivedIndexes, "apply", "after"),
     "with the replaced version collected by half": Point(Database, "write", "after", inside=COLLECT),
     "with the bytes of the replaced version gone": Point(FileBlobs, "remove", "after"),

@@ -111,8 +111,7 @@ class _Run:
             else:
                 await self._live(server)
         finally:
-            if not server.dead:
-                server.kill("server", self._rng)
+            self._end(server)
 
     async def _live(self, server: Server) -> None:
         """Feed the server and kill around it, until a kill is the server's own."""
@@ -156,7 +155,11 @@ class _Run:
         self._counts[f"kills of {victim}"] += 1
         self._counts[f"kills after {after}"] += 1
         self._on_kill(self._counts["kills"], f"{sum(self.ledger.faults.values())} faults")
-        if server.dead and (left := server.outliving()):
+
+    def _end(self, server: Server) -> None:
+        if not server.dead:
+            server.kill("server", self._rng)
+        if left := server.outliving():
             self.ledger.fault("leftover_children", f"{left} processes outlive kill {self._counts['kills']}")
 
     @asynccontextmanager
@@ -166,8 +169,7 @@ class _Run:
             async with httpx.AsyncClient(base_url=await server.ready(), timeout=DEADLINE_S) as http:
                 yield http, server
         finally:  # nothing of ours may be left running
-            if not server.dead:
-                server.kill("server", self._rng)
+            self._end(server)
 
     # what is checked
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from ragworks.errors import StorageFull
 from ragworks.protocols import Clock, Indexes, Rows
 from ragworks.records import Change, IndexRows, chunk_keys
 
@@ -31,7 +32,7 @@ class Follower:
         self._readers: set[asyncio.Future[None]] = set()
         self._pass: asyncio.Task[None] | None = None
         self._applied_at = -gather_s
-        self._asked = self._served = 0
+        self._asked = self._served = self._pruned_to = 0
         self._closed = False
 
     async def start(self) -> bool:
@@ -93,6 +94,10 @@ class Follower:
             await self._apply(changes)
             more = len(changes) == PAGE
             self._applied_at = self._clock.monotonic()
+        if self.indexes.saved_seq > self._pruned_to:
+            self._pruned_to = self.indexes.saved_seq
+            with suppress(StorageFull):  # it is tried again after the next save
+                await self._rows.prune(self._collection, self._pruned_to)
         self._served = serving
 
     async def _apply(self, changes: Sequence[Change]) -> None:
