@@ -338,6 +338,10 @@ class Blobs(Protocol):
 
     def hashes(self) -> set[str]: ...
 
+    def room(self) -> None:
+        """Raises StorageFull while the next ``put`` is likely to."""
+        ...
+
     def clear_unfinished(self) -> None:
         """Drop what a crash left half written."""
         ...

@@ -10,7 +10,7 @@ import numpy as np
 
 from ragworks.errors import StorageFull
 from ragworks.protocols import Clock, Indexes, Rows
-from ragworks.records import Change, IndexRows, chunk_keys
+from ragworks.records import CHUNK_BITS, Change, IndexRows, chunk_keys
 
 PAGE = 500  # changes, and chunks, read and indexed at a time, so that memory stays small whatever the document
 # A pass costs about 10 CPU-ms and 20 ms, however little it takes in; an idle index takes a change in at once.
@@ -36,10 +36,17 @@ class Follower:
         self._closed = False
 
     async def start(self) -> bool:
-        """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt."""
+        """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt.
+
+        On a full disk it shows what it holds already; the next ``catch_up`` takes in the rest.
+        """
         stale = self.indexes.seq > (await self._rows.visible(self._collection)).seq  # from another life of this folder
         if not stale:
-            await self.catch_up()
+            try:
+                await self.catch_up()
+            except StorageFull:
+                await self._show_held()
+                return False
             stale = not await self._agrees()
         if stale:
             await asyncio.to_thread(self.indexes.reset)
@@ -132,6 +139,17 @@ class Follower:
             await self.catch_up()
         self._shown = dict(visible.versions)
         return await asyncio.to_thread(self._holds, visible.versions)
+
+    async def _show_held(self) -> None:
+        visible = (await self._rows.visible(self._collection)).versions
+        held = await asyncio.to_thread(self._held)
+        self._shown = {version: count for version, count in visible.items() if held.get(version, 0) == count}
+
+    def _held(self) -> dict[int, int]:
+        """How many chunks of each version are in both indexes."""
+        both = np.intersect1d(self.indexes.vectors.keys(), self.indexes.words.keys())
+        versions, counts = np.unique(both >> np.uint64(CHUNK_BITS), return_counts=True)
+        return dict(zip(versions.tolist(), counts.tolist(), strict=True))
 
     def _holds(self, versions: Mapping[int, int]) -> bool:
         expected = [chunk_keys(version, count) for version, count in versions.items()]

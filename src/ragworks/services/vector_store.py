@@ -79,7 +79,12 @@ class VectorStore:
             await self._followers.popitem()[1].close()
 
     async def check_health(self) -> ServiceHealth:
+        """Degraded while the disk refuses documents: what is there is still found."""
         await self._rows.collections(1, None)
+        try:
+            await asyncio.to_thread(self._blobs.room)
+        except StorageFull as error:
+            return ServiceHealth(NAME, Health.DEGRADED, details={**self.stats(), "reason": str(error)})
         return ServiceHealth(NAME, Health.HEALTHY, details=self.stats())
 
     def stats(self) -> Mapping[str, Any]:
