@@ -100,6 +100,18 @@ async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: 
     assert storage.blobs.hashes() == set()
 
 
+async def test_bytes_that_were_just_kept_again_survive_the_deletion_of_the_document_that_had_them(
+    storage: Opened,
+) -> None:
+    await publish(storage, "one", TEXT)
+    content_hash, _ = storage.blobs.put(TEXT.encode())
+    await storage.store.delete_document("default", "one")
+    assert storage.blobs.hashes() == {content_hash}
+    storage.blobs.unpin([content_hash])
+    await storage.store.forget_blobs([content_hash])
+    assert storage.blobs.hashes() == set()
+
+
 async def test_a_second_model_is_refused_with_the_names_of_both(storage: Opened) -> None:
     await publish(storage, "bike", TEXT)
     task = await claimed(storage, "boat", text="keel")
