@@ -90,7 +90,7 @@ class _Run:
         async with self._served("data") as (http, server):
             await self._look(http)
             await self._workload.finish(http)
-            await self._until_idle()
+            await self._until_idle(http)
             await self._look(http)
             server.stop()
         for one in leftovers(self._data):
@@ -215,12 +215,12 @@ class _Run:
             raise Stuck(f"a search was answered with {found.status_code}: {found.text}")
         return key[1] in {hit["document_id"] for hit in found.json().get("results", [])}
 
-    async def _until_idle(self) -> None:
-        """Also the jobs of submissions whose acknowledgement never arrived."""
+    async def _until_idle(self, http: httpx.AsyncClient) -> None:
+        """Also the jobs of submissions whose acknowledgement never arrived, and what is deleted behind an answer."""
         deadline = time.monotonic() + DEADLINE_S
-        while open_tasks(self._data):
+        while open_tasks(self._data) or await _being_collected(http):
             if time.monotonic() > deadline:
-                raise Stuck("the queue does not become empty")
+                raise Stuck("the queue does not become empty, or what was deleted does not go")
             await asyncio.sleep(POLL_S)
 
     async def _compare_with_undisturbed(self) -> None:
@@ -248,3 +248,8 @@ class _Run:
             "logged_errors": log.count('"level": "error"') + log.count("Traceback (most recent call last)"),
             "notes": self.ledger.notes,
         }
+
+
+async def _being_collected(http: httpx.AsyncClient) -> int:
+    services = (await http.get("/v1/services")).json()["data"]
+    return int(next(one for one in services if one["name"] == "vector_store")["stats"]["being_collected"])

@@ -33,7 +33,7 @@ from ragworks.types import (
 
 NAME = "vector_store"
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-DELETED_AT_ONCE = 100  # versions that a request or a start waits for: some tenths of a second
+DELETED_AT_ONCE = 50  # versions that a request or a start waits for: some tenths of a second
 SEARCH_THREADS = 2
 
 
