@@ -20,7 +20,7 @@ from ragworks.settings import Settings, load
 from ragworks.storage import documents, indexes, migrations, sqlite, versions
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
-from ragworks.storage.indexes import DerivedIndexes
+from ragworks.storage.indexes import DerivedIndexes, IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.storage.vector_index import HnswIndex
@@ -38,7 +38,7 @@ acknowledged = threading.Event()
 @dataclass(frozen=True)
 class Point:
     """Where to die: before or after a method. ``promised``: only once the client has its acknowledgement, or, of a
-    delete, once it is committed.
+    delete or drop, once it is committed.
 
     ``action``: what the process does meanwhile. ``inside``: the method that must have been entered first. ``after``:
     the point at which a process before it died.
@@ -48,7 +48,7 @@ class Point:
     method: str
     when: Literal["before", "after"]
     promised: bool = True
-    action: Literal["replace", "delete", "start"] = "replace"
+    action: Literal["replace", "delete", "drop", "start"] = "replace"
     inside: tuple[Any, str] | None = None
     after: str = "between staging and publishing"
 
@@ -84,6 +84,10 @@ POINTS = {
     "between a delete and its indexes": Point(SqliteRows, "delete_document", "after", action="delete"),
     "with the bytes of a deleted document gone": Point(FileBlobs, "remove", "after", action="delete"),
     "with a deleted document collected by half": Point(Database, "write", "after", action="delete", inside=COLLECT),
+    "between a drop and its commit": Point(sqlite, "_saved", "after", promised=False, action="drop"),
+    "between a drop and its indexes": Point(SqliteRows, "drop_collection", "after", action="drop"),
+    "with the indexes of a dropped collection gone": Point(IndexFolder, "remove", "after", action="drop"),
+    "with a dropped collection collected by half": Point(Database, "write", "after", action="drop", inside=COLLECT),
 }
 GARBAGE = {
     "while collecting what a dead server staged": Point(Database, "write", "after", action="start", inside=COLLECT),
@@ -163,7 +167,12 @@ async def main(data: str, point: Point) -> None:
         if point.action == "start":
             return
         arm(point)
-        await (replace(app) if point.action == "replace" else app.vector_store.delete_document("default", ID))
+        if point.action == "replace":
+            await replace(app)
+        elif point.action == "delete":
+            await app.vector_store.delete_document("default", ID)
+        else:
+            await app.vector_store.drop_collection("default")
 
 
 async def replace(app: App) -> None:
