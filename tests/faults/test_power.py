@@ -147,6 +147,20 @@ async def test_a_write_that_is_torn_while_the_log_is_folded_into_the_file_costs_
     assert (texts, check.problems) == ({"a": words_of("a"), "b": words_of("b")}, ())
 
 
+async def test_a_sync_that_fails_while_the_log_is_folded_into_the_file_leaves_the_log_in_force(disk: Disk) -> None:
+    async with disk.server() as (process, http):
+        for name in ("a", "b"):
+            await completed(http, await submit(http, name))
+        disk.break_down("sync", "ragworks.db", "EIO")
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+        assert "broken ragworks.db" in disk.events()
+        image = disk.cut_power(disk.folder / "after")
+    for data in (disk.data, image):
+        texts, check = await restarted(data)
+        assert (texts, check.problems) == ({"a": words_of("a"), "b": words_of("b")}, ())
+
+
 @pytest.mark.parametrize(
     ("operation", "suffix", "how"),
     [
