@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crash import commit, machine
 from fuzz_mutations import Mutant, Source, mutant
 
+from ragworks.bench.machine import commit, machine
 from ragworks.errors import DocumentError, WorkerCrashed
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.workers.reading import read_document, unspooled

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pypdfium2
-from crash import commit, machine
+
+from ragworks.bench.machine import commit, machine
 
 try:
     from parsers_peers import PARSERS

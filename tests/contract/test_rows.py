@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -96,6 +97,18 @@ async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: 
     await storage.store.delete_document("default", "one")
     assert len(storage.blobs.hashes()) == 1
     await storage.store.delete_document("default", "two")
+    assert storage.blobs.hashes() == set()
+
+
+async def test_bytes_that_were_just_kept_again_survive_the_deletion_of_the_document_that_had_them(
+    storage: Opened,
+) -> None:
+    await publish(storage, "one", TEXT)
+    content_hash, _ = storage.blobs.put(TEXT.encode())
+    await storage.store.delete_document("default", "one")
+    assert storage.blobs.hashes() == {content_hash}
+    storage.blobs.unpin([content_hash])
+    await storage.store.forget_blobs([content_hash])
     assert storage.blobs.hashes() == set()
 
 
@@ -413,3 +426,29 @@ async def test_an_adopted_version_whose_source_went_away_half_way_is_never_shown
     await storage.rows.copy(adopted)
     with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
         await storage.store.publish(task, adopted.version)
+
+
+async def test_of_the_changes_only_those_that_an_empty_index_needs_are_kept(storage: Opened) -> None:
+    """They used to grow for ever, and a rebuilt index went through all of them."""
+    for text in ("the keel", "the mast"):
+        await publish(storage, "boat", text)
+    await publish(storage, "bike", "the battery")
+    await storage.store.delete_document("default", "bike")
+    visible = await storage.rows.visible("default")
+    await storage.rows.prune("default", visible.seq)
+    kept = await storage.rows.changes("default", 0, 100)
+    assert [(one.version, one.added) for one in kept[:-1]] == [(version, True) for version in visible.versions]
+    assert kept[-1].seq == visible.seq
+    assert await storage.rows.visible("default") == visible
+
+
+async def test_an_index_that_was_saved_prunes_its_changes_and_is_made_anew_from_the_rest(tmp_path: Path) -> None:
+    for text in ("the keel", "the mast", "the rudder"):
+        async with opened(tmp_path) as at:
+            await publish(at, "boat", text)
+    async with opened(tmp_path) as at:
+        assert [one.added for one in await at.rows.changes("default", 0, 100)] == [True]
+    rmtree(tmp_path / "index")
+    async with opened(tmp_path) as at:
+        assert await found(at, "keel rudder") == {"boat"}
+        assert (await at.store.checkup()).problems == ()
