@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.testing import FakeClock
-from ragworks.types import Chunk, ReadDocument, Task
+from ragworks.text.parts import parts
+from ragworks.types import Chunk, ReadDocument, Task, TitleFrom
 
 DIMENSION = 8
 ROOM = Load(1000, 10**9)
@@ -81,13 +82,20 @@ async def claimed(at: Opened, document_id: str, collection: str = "default", tex
     return task
 
 
-def read(text: str, pieces: int = 1, title: str = "Title") -> ReadDocument:
+def read(
+    text: str,
+    pieces: int = 1,
+    title: str = "Title",
+    title_from: TitleFrom = "document",
+    properties: Mapping[str, object] | None = None,
+) -> ReadDocument:
     """``text`` cut into so many chunks of equal length."""
     size = -(-len(text) // pieces)
     chunks = tuple(
         Chunk(at, at * size, min(len(text), (at + 1) * size), text[at * size : (at + 1) * size]) for at in range(pieces)
     )
-    return ReadDocument(text, title, "text/plain", chunks)
+    made = tuple(parts(text, chunks))
+    return ReadDocument(title, title_from, "text/plain", pieces, made, properties=properties or {})
 
 
 def vector(text: str) -> np.ndarray:
@@ -96,10 +104,17 @@ def vector(text: str) -> np.ndarray:
     return made / np.linalg.norm(made)
 
 
-async def publish(at: Opened, document_id: str, text: str, pieces: int = 1, **fields: object) -> Task:
+async def publish(
+    at: Opened,
+    document_id: str,
+    text: str,
+    pieces: int = 1,
+    properties: Mapping[str, object] | None = None,
+    **fields: object,
+) -> Task:
     """Take a document all the way to being visible and its task to completed."""
     task = await claimed(at, document_id, text=text, **fields)
-    version = await stage(at, task, read(text, pieces))
+    version = await stage(at, task, read(text, pieces, properties=properties))
     await at.store.publish(task, version)
     await at.jobs.finish(task, unchanged=False, warnings=())
     return task
@@ -115,7 +130,8 @@ async def found(at: Opened, words: str, filter: dict | None = None, collection: 
 
 async def stage(at: Opened, task: Task, document: ReadDocument, fingerprint: str = "model") -> int:
     version = await at.store.begin(task, document, fingerprint, DIMENSION)
-    texts = [chunk.text for chunk in document.chunks]
-    keys = [text.encode()[:16] for text in texts]
-    await at.store.stage(version, document.chunks, ["" for _ in texts], keys, [vector(text) for text in texts])
+    for part in document.parts:
+        texts = [chunk.text for chunk in part.chunks]
+        keys = [text.encode()[:16] for text in texts]
+        await at.store.stage(version, part, ["" for _ in texts], keys, [vector(text) for text in texts])
     return version

@@ -6,14 +6,25 @@ Read downwards: time, services, the path of a document, the path of a question.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.records import Acceptance, Census, Change, ChunkRow, Incoming, IndexRows, Load, Visible, Withdrawn
+from ragworks.records import (
+    Acceptance,
+    Adopted,
+    Census,
+    Change,
+    ChunkRow,
+    Incoming,
+    IndexRows,
+    Load,
+    Visible,
+    Withdrawn,
+)
 from ragworks.types import (
-    Chunk,
     Collection,
     Document,
     Draft,
@@ -22,6 +33,7 @@ from ragworks.types import (
     Job,
     Metadata,
     Page,
+    Part,
     ReadDocument,
     SearchResult,
     ServiceHealth,
@@ -121,10 +133,11 @@ class StoredVectors(Protocol):
 class Reader(Protocol):
     """Bytes of one document to its chunks: parse, clean, enrich, chunk, away from the event loop.
 
-    Raises a DocumentError when the document cannot be read. Cancelling the call stops the work.
+    Entering returns when the document is read; its parts are there once, in order, until the context is left. Raises a
+    DocumentError when the document cannot be read, StorageFull. Cancelling stops the work.
     """
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument: ...
+    def read(self, task: Task, on_stage: OnStage) -> AbstractAsyncContextManager[ReadDocument]: ...
 
 
 class DocumentStore(Protocol):
@@ -134,6 +147,13 @@ class DocumentStore(Protocol):
         """The version that answers now."""
         ...
 
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        """A complete staged version made of the same bytes elsewhere in the collection; None when there are none.
+
+        Raises CollectionNotFound or LeaseLost.
+        """
+        ...
+
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
         """A new staged, invisible version. Raises ModelMismatch, CollectionNotFound or LeaseLost."""
         ...
@@ -141,12 +161,12 @@ class DocumentStore(Protocol):
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Add chunks to a staged version in one small transaction; ``words`` is what is found beside each text."""
+        """Add a part to a staged version in one small transaction; ``words`` is what is found beside each chunk."""
         ...
 
     async def publish(self, task: Task, version: int) -> None:
@@ -244,9 +264,13 @@ class WordIndex(Protocol):
 
 
 class Indexes(Protocol):
-    """The two indexes of one collection, and the last change that both hold. Called from threads."""
+    """The two indexes of one collection, the last change that both hold, and the last that is saved of both.
+
+    Called from threads.
+    """
 
     seq: int
+    saved_seq: int
 
     @property
     def vectors(self) -> VectorIndex: ...
@@ -313,6 +337,10 @@ class Blobs(Protocol):
         ...
 
     def hashes(self) -> set[str]: ...
+
+    def room(self) -> None:
+        """Raises StorageFull while the next ``put`` is likely to."""
+        ...
 
     def clear_unfinished(self) -> None:
         """Drop what a crash left half written."""
@@ -403,15 +431,23 @@ class Rows(Protocol):
         """See DocumentStore.begin."""
         ...
 
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        """A new version of the task's document that is to get the rows of one with the same bytes, if there is one."""
+        ...
+
+    async def copy(self, adopted: Adopted) -> None:
+        """Fill an adopted version; several small transactions. Raises LeaseLost."""
+        ...
+
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Add chunks to a staged version; ``words`` is what the word index reads before each text."""
+        """Add a part to a staged version; ``words`` is what the word index reads before the text of each chunk."""
         ...
 
     async def publish(self, task: Task, version: int) -> Withdrawn:
@@ -440,6 +476,10 @@ class Rows(Protocol):
 
     async def changes(self, collection: str, after: int, limit: int) -> Sequence[Change]:
         """Up to ``limit`` changes behind ``after``, oldest first."""
+        ...
+
+    async def prune(self, collection: str, before: int) -> None:
+        """Forget the changes before ``before`` that an empty index could do without; several small transactions."""
         ...
 
     async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: 
     assert storage.blobs.hashes() == set()
 
 
+async def test_bytes_that_were_just_kept_again_survive_the_deletion_of_the_document_that_had_them(
+    storage: Opened,
+) -> None:
+    await publish(storage, "one", TEXT)
+    content_hash, _ = storage.blobs.put(TEXT.encode())
+    await storage.store.delete_document("default", "one")
+    assert storage.blobs.hashes() == {content_hash}
+    storage.blobs.unpin([content_hash])
+    await storage.store.forget_blobs([content_hash])
+    assert storage.blobs.hashes() == set()
+
+
 async def test_a_second_model_is_refused_with_the_names_of_both(storage: Opened) -> None:
     await publish(storage, "bike", TEXT)
     task = await claimed(storage, "boat", text="keel")
@@ -171,6 +184,37 @@ async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expecte
     assert await found(storage, "battery", filter) == expected
     async with storage.store.view("default") as view:
         assert len((await view.legs([Query(vector("x"), None)], 10, filter)).dense) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ({"type": "eq", "key": "language", "value": "de"}, {"a"}),
+        ({"type": "in", "key": "language", "value": ["de", "fr"]}, {"a", "c"}),
+        ({"type": "ne", "key": "language", "value": "de"}, {"b", "c"}),
+        ({"type": "gte", "key": "created", "value": "2024"}, {"a", "b"}),
+        ({"type": "gt", "key": "pages", "value": 2}, {"a"}),
+        (
+            {
+                "type": "and",
+                "filters": [
+                    {"type": "eq", "key": "language", "value": "fr"},
+                    {"type": "eq", "key": "team", "value": "x"},
+                ],
+            },
+            {"c"},
+        ),
+    ],
+)
+async def test_filters_choose_by_properties_where_the_metadata_say_nothing(
+    storage: Opened, filter: dict, expected: set[str]
+) -> None:
+    properties = {"language": "de", "created": "2024-01-03T08:38:26Z", "pages": 3}
+    metadata = {"a": {"language": None}, "b": {"language": "en", "pages": 1}, "c": {"language": "fr", "team": "x"}}
+    metadata["c"] |= {"created": "2023", "pages": "many"}
+    for name, fields in metadata.items():
+        await publish(storage, name, f"battery of {name}", metadata=fields, properties=properties)
+    assert await found(storage, "battery", filter) == expected
 
 
 @pytest.mark.parametrize(
@@ -292,7 +336,7 @@ async def test_a_stopped_attempt_stages_nothing_more(storage: Opened) -> None:
     version = await storage.store.begin(task, read(TEXT), "model", DIMENSION)
     await storage.store.delete_document("default", "bike")
     with pytest.raises(LeaseLost):
-        await storage.store.stage(version, read(TEXT).chunks, [""], [b"k"], [vector(TEXT)])
+        await storage.store.stage(version, next(iter(read(TEXT).parts)), [""], [b"k"], [vector(TEXT)])
     await storage.store.discard(version)
     assert (await storage.store.checkup()).healthy
 
@@ -314,3 +358,97 @@ async def test_index_folders_of_collections_that_are_gone_are_removed_at_start(t
         await at.rows.drop_collection("trial")  # and killed before the indexes are removed
     async with opened(tmp_path):
         assert [folder.name for folder in (tmp_path / "index").iterdir() if folder.name.startswith("trial")] == []
+
+
+async def test_the_same_bytes_under_another_name_are_adopted_with_their_vectors(storage: Opened) -> None:
+    """A file that was renamed must not be read and embedded again."""
+    await publish(storage, "old.txt", TEXT, pieces=3)
+    task = await claimed(storage, "new.txt", text=TEXT)
+    adopted = await storage.store.adopt(task, "model")
+    assert adopted is not None
+    assert await storage.rows.document("default", "new.txt") is None
+    await storage.store.publish(task, adopted.version)
+    await storage.jobs.finish(task, unchanged=False, warnings=())
+    await storage.store.delete_document("default", "old.txt")
+    assert await found(storage, "battery") == {"new.txt"}
+    assert await storage.store.text("default", "new.txt") == TEXT
+    after = await storage.store.checkup()
+    assert (after.documents, after.chunks, after.vectors, after.words, after.blobs) == (1, 3, 3, 3, 1)
+    assert after.healthy
+
+
+async def test_a_title_that_came_from_the_old_name_follows_the_new_one(storage: Opened) -> None:
+    task = await claimed(storage, "city_bike.txt", text=TEXT)
+    await storage.store.publish(task, await stage(storage, task, read(TEXT, title="city bike", title_from="name")))
+    await storage.jobs.finish(task, unchanged=False, warnings=())
+    moved = await claimed(storage, "town_bike.txt", text=TEXT)
+    adopted = await storage.store.adopt(moved, "model")
+    assert adopted is not None
+    await storage.store.publish(moved, adopted.version)
+    assert (await storage.store.document("default", "town_bike.txt")).title == "town bike"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("bike.md", {}),  # would be read as Markdown
+        ("bike", {}),
+        ("other.txt", {"title": "Given"}),  # the title is part of what is embedded
+        ("other.txt", {"media_type": "text/markdown"}),
+    ],
+)
+async def test_bytes_that_would_be_read_otherwise_are_not_adopted(
+    storage: Opened, name: str, fields: dict[str, str]
+) -> None:
+    await publish(storage, "bike.txt", TEXT)
+    assert await storage.store.adopt(await claimed(storage, name, text=TEXT, **fields), "model") is None
+
+
+async def test_a_title_that_was_given_to_one_document_is_not_lent_to_another(storage: Opened) -> None:
+    task = await claimed(storage, "bike.txt", text=TEXT, title="Mine")
+    await storage.store.publish(task, await stage(storage, task, read(TEXT, title="Mine", title_from="submission")))
+    assert await storage.store.adopt(await claimed(storage, "other.txt", text=TEXT), "model") is None
+
+
+async def test_vectors_of_another_model_and_collection_are_not_adopted(storage: Opened) -> None:
+    await storage.store.create_collection("other")
+    await publish(storage, "bike.txt", TEXT)
+    assert await storage.store.adopt(await claimed(storage, "a.txt", text=TEXT, collection="other"), "model") is None
+    assert await storage.store.adopt(await claimed(storage, "b.txt", text=TEXT), "another model") is None
+
+
+async def test_an_adopted_version_whose_source_went_away_half_way_is_never_shown(storage: Opened) -> None:
+    await publish(storage, "bike.txt", TEXT, pieces=3)
+    task = await claimed(storage, "new.txt", text=TEXT)
+    adopted = await storage.rows.adopt(task, "model")
+    assert adopted is not None
+    await storage.store.delete_document("default", "bike.txt")
+    await storage.rows.copy(adopted)
+    with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
+        await storage.store.publish(task, adopted.version)
+
+
+async def test_of_the_changes_only_those_that_an_empty_index_needs_are_kept(storage: Opened) -> None:
+    """They used to grow for ever, and a rebuilt index went through all of them."""
+    for text in ("the keel", "the mast"):
+        await publish(storage, "boat", text)
+    await publish(storage, "bike", "the battery")
+    await storage.store.delete_document("default", "bike")
+    visible = await storage.rows.visible("default")
+    await storage.rows.prune("default", visible.seq)
+    kept = await storage.rows.changes("default", 0, 100)
+    assert [(one.version, one.added) for one in kept[:-1]] == [(version, True) for version in visible.versions]
+    assert kept[-1].seq == visible.seq
+    assert await storage.rows.visible("default") == visible
+
+
+async def test_an_index_that_was_saved_prunes_its_changes_and_is_made_anew_from_the_rest(tmp_path: Path) -> None:
+    for text in ("the keel", "the mast", "the rudder"):
+        async with opened(tmp_path) as at:
+            await publish(at, "boat", text)
+    async with opened(tmp_path) as at:
+        assert [one.added for one in await at.rows.changes("default", 0, 100)] == [True]
+    rmtree(tmp_path / "index")
+    async with opened(tmp_path) as at:
+        assert await found(at, "keel rudder") == {"boat"}
+        assert (await at.store.checkup()).problems == ()
