@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
-from email.policy import default
+from email.policy import EmailPolicy
 from typing import Any
 
 from ragworks.errors import DocumentTooLarge
@@ -15,16 +15,26 @@ from ragworks.text.parse_mail import AS_RICH, Attachment, Message, body_pieces, 
 
 MAX_PARTS = 2_000
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
-_LONGEST_HEADER = 10_000  # the library takes minutes to understand a header of a megabyte
+_LONGEST_HEADER, _LONGEST_NAME = 10_000, 200
 _SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 _SEALS = frozenset({"application/pgp-encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 
 
+class _Bounded(EmailPolicy):
+    """The library's policy for headers that it can bear: one of a megabyte takes it minutes, a broken one anywhere."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        try:
+            return super().header_fetch_parse(name, value[:_LONGEST_HEADER])
+        except Exception:  # the library lets errors of every kind through
+            return value[:_LONGEST_HEADER]
+
+
 def read_eml(data: bytes) -> Message:
     """The message. Raises DocumentTooLarge when it has too many parts, or parts nested too deeply."""
-    policy = default.clone(message_factory=_counting())
+    policy = _Bounded(message_factory=_counting())
     try:
-        parsed = email.message_from_bytes(data.removeprefix(b"\xef\xbb\xbf").lstrip(), policy=policy)
+        parsed: Any = email.message_from_bytes(data.removeprefix(b"\xef\xbb\xbf").lstrip(), policy=policy)
     except RecursionError as error:
         raise DocumentTooLarge("the message holds parts within parts, hundreds deep; submit the inner ones") from error
     return _message(parsed)
@@ -51,11 +61,10 @@ def _message(parsed: EmailMessage) -> Message:
 
 
 def _header(part: EmailMessage, name: str) -> str:
-    raw = next((str(value) for key, value in part.raw_items() if key.lower() == name.lower()), "")
-    try:
-        text = raw[:_LONGEST_HEADER] + " …" if len(raw) > _LONGEST_HEADER else str(part[name] or "")
-    except Exception:  # the library lets errors of every kind through on broken headers
-        text = raw
+    return _printable(str(part[name] or ""))
+
+
+def _printable(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
@@ -104,7 +113,7 @@ class _Parts:
             self.sealed = True
         elif kind == "message/rfc822" and isinstance(inside, list) and inside:
             nested = inside[0]
-            name = _file_name(part) or _header(nested, "Subject") or "message"
+            name = _file_name(part) or _header(nested, "Subject")[:_LONGEST_NAME] or "message"
             self.attachments.append(Attachment(name, lambda: _message(nested)))
         elif kind not in _SIGNATURES and not (
             within_page and isinstance(inside, str) and is_decoration(kind, len(inside) * 3 // 4)
@@ -120,9 +129,9 @@ def _is_file(part: EmailMessage) -> bool:
 def _file_name(part: EmailMessage) -> str:
     try:
         name = part.get_filename() or ""
-    except Exception:  # as in _header
+    except Exception:  # as in _Bounded
         name = ""
-    return " ".join(name.replace("\\", "/").rsplit("/", 1)[-1].encode("utf-8", "replace").decode().split())
+    return _printable(name.replace("\\", "/").rsplit("/", 1)[-1])[:_LONGEST_NAME]
 
 
 def _bytes(part: EmailMessage) -> bytes:

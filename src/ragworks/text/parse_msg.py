@@ -25,6 +25,7 @@ _NAME, _SMTP, _ADDRESS = "3001", "39FE", "3003"
 _LONG_NAME, _SHORT_NAME, _DATA, _MIME, _CONTENT_ID = "3707", "3704", "3701", "370E", "3712"
 _SENT, _DELIVERED, _CODE_PAGE, _RECIPIENT_KIND = 0x00390040, 0x0E060040, 0x3FFD0003, 0x0C150003
 _TO, _CC = 1, 2
+_LONGEST_HEADER, _LONGEST_NAME = 10_000, 200
 _SEALS = ("application/pgp-encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 
 
@@ -123,7 +124,7 @@ def _headers(at: _Storage) -> dict[str, str]:
         "Date": sent.strftime("%Y-%m-%dT%H:%M:%SZ") if sent else "",
         "Subject": at.text(_SUBJECT),
     }
-    return {name: " ".join(value.split()) for name, value in shown.items() if value.strip()}
+    return {name: " ".join(value.split())[:_LONGEST_HEADER] for name, value in shown.items() if value.strip()}
 
 
 def _person(at: _Storage) -> str:
@@ -145,5 +146,5 @@ def _kind(at: _Storage) -> str:
 def _attachment(at: _Storage, number: int) -> Attachment:
     name = at.text(_LONG_NAME) or at.text(_SHORT_NAME) or at.text(_NAME) or f"attachment {number}"
     nested = next(at.inside(_NESTED, _INNER), None)
-    called = " ".join(name.replace("\\", "/").rsplit("/", 1)[-1].split())
+    called = " ".join(name.replace("\\", "/").rsplit("/", 1)[-1].split())[:_LONGEST_NAME]
     return Attachment(called, (lambda: at.binary(_DATA)) if nested is None else (lambda: _message(nested)))

@@ -138,10 +138,23 @@ def test_small_pictures_within_the_text_are_no_attachments() -> None:
     assert read(multipart("related", typed("text/html", b"<p>Text"), picture)).warnings == ()
 
 
-def test_a_header_of_a_megabyte_is_cut() -> None:
-    parsed = read(b"From: a@b.org\nTo: " + b"x@y.org, " * 100_000 + b"z@y.org\nMessage-ID: <1@b>\n\nHello")
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"To: " + b"x@y.org, " * 100_000,
+        b"Content-Type: text/plain; " + b"; ".join(b"a*%d=x" % number for number in range(20_000)),
+        b"Content-Type: text/plain; charset=" + b"(" * 100_000,
+    ],
+)
+def test_a_header_that_the_library_cannot_bear_is_cut(header: bytes) -> None:
+    """Understanding the parameters of the second one took it 12 s; the third ran out of stack."""
+    parsed = read(b"From: a@b.org\n" + header + b"\nMessage-ID: <1@b>\n\nHello")
     assert len(parsed.text) < 12_000
     assert parsed.text.endswith("Hello")
+
+
+def test_a_long_file_name_is_cut() -> None:
+    assert max(len(one.headings[-1]) for one in read(eml("", attached=[("a" * 5000, b"x")])).sections[1:]) == 200
 
 
 @pytest.mark.parametrize(
