@@ -11,7 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.records import Acceptance, Census, Change, ChunkRow, Incoming, IndexRows, Load, Visible, Withdrawn
+from ragworks.records import (
+    Acceptance,
+    Census,
+    Change,
+    ChunkRow,
+    DueWebhook,
+    Incoming,
+    IndexRows,
+    Load,
+    Visible,
+    Withdrawn,
+)
 from ragworks.types import (
     Chunk,
     Collection,
@@ -22,6 +33,7 @@ from ragworks.types import (
     Job,
     Metadata,
     Page,
+    Priority,
     ReadDocument,
     SearchResult,
     ServiceHealth,
@@ -323,12 +335,20 @@ class JobQueue(Protocol):
     """The durable queue. Each call is one transaction; an attempt that lost its lease changes nothing."""
 
     async def accept(
-        self, collection: str, incoming: Sequence[Incoming], room: Load, key: str | None, request_hash: str
+        self,
+        collection: str,
+        incoming: Sequence[Incoming],
+        room: Load,
+        key: str | None,
+        request_hash: str,
+        *,
+        priority: Priority = "normal",
+        webhook_url: str | None = None,
     ) -> Acceptance | None:
         """Queue all documents durably, or None when ``room`` does not hold them now.
 
-        An idempotency key seen in the last 24 hours returns its first acceptance. Raises CollectionNotFound,
-        IdempotencyKeyReused.
+        ``webhook_url`` will be due in the Outbox once all of them have ended. An idempotency key seen in the last 24
+        hours returns its first acceptance. Raises CollectionNotFound, IdempotencyKeyReused.
         """
         ...
 
@@ -371,7 +391,22 @@ class JobQueue(Protocol):
         ...
 
     async def retry(self, job_id: str) -> int:
-        """Queue the failed documents of a job again. How many."""
+        """Queue the failed documents of a job again, and its webhook if that was given up. How many documents."""
+        ...
+
+
+class Outbox(Protocol):
+    """The webhooks that are to be delivered: at least once each, whatever crashes in between."""
+
+    async def due(self, limit: int) -> Sequence[DueWebhook]:
+        """Of jobs that have ended, those whose time has come, longest due first, one for each URL."""
+        ...
+
+    async def settle(self, due: DueWebhook, error: str | None, retry_in_s: float | None) -> None:
+        """Record an attempt: delivered if ``error`` is None, due again after ``retry_in_s``, or given up.
+
+        Changes nothing when the job was queued again meanwhile: its end will be another delivery.
+        """
         ...
 
 
@@ -391,7 +426,11 @@ class Rows(Protocol):
 
     async def document(self, collection: str, document_id: str) -> Document | None: ...
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]: ...
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
+        """In order of id; only those of ``origin``, if it is given."""
+        ...
 
     async def text(self, collection: str, document_id: str) -> str: ...
 

@@ -108,6 +108,16 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
+class DueWebhook:
+    """A job that has ended and whose caller is to be told; ``id`` stays the same over all attempts at it."""
+
+    id: str
+    job_id: str
+    url: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
     """What the rows say of themselves: keys of visible chunks by collection, blobs needed, and contradictions.
 

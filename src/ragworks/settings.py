@@ -56,6 +56,10 @@ class ProcessorSettings:
         2 * 1024**3, "resident memory that a worker may use for one document", low=64 * 1024**2
     )
     chunk_tokens: int = setting(384, "tokens of a chunk, heading prefix included", low=32, high=8192)
+    webhook_secret: str = setting(
+        "", "signs webhooks: whsec_ and 24 to 64 random bytes in base64; empty refuses submissions that ask for one"
+    )
+    webhook_timeout_s: float = setting(15.0, "seconds that the receiver of a webhook has to answer", low=0.1)
 
 
 @dataclass(frozen=True, slots=True)

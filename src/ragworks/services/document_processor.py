@@ -14,6 +14,7 @@ from typing import Any
 from ragworks.errors import (
     DocumentTooLarge,
     IdempotencyKeyInUse,
+    InvalidInput,
     NotReady,
     QueueFull,
     SourceUnreadable,
@@ -25,8 +26,9 @@ from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Blobs, Clock, DocumentStore, Embedder, JobQueue, OnStage, Reader
 from ragworks.records import Acceptance, Incoming, Load
 from ragworks.settings import ProcessorSettings
-from ragworks.types import Health, Job, Page, ServiceHealth, Stage, Submission, Task, TaskState, Upload
+from ragworks.types import Health, Job, Page, Priority, ServiceHealth, Stage, Submission, Task, TaskState, Upload
 from ragworks.workers.jobs import JobRunner, Outcome
+from ragworks.workers.webhooks import Webhooks
 
 NAME = "document_processor"
 KEPT_AT_ONCE = 4
@@ -57,11 +59,13 @@ class DocumentProcessor:
         rng: Random,
         on_stage_end: OnStageEnd = lambda stage, seconds: None,
         on_document: OnDocument = lambda outcome: None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._settings, self._queue, self._blobs = settings, queue, blobs
         self._reader, self._embedder, self._store, self._clock = reader, embedder, store, clock
         self._rng, self._on_stage_end, self._on_document = rng, on_stage_end, on_document
         self._runner: JobRunner | None = None
+        self._webhooks = webhooks
         self._finished: deque[float] = deque(maxlen=REMEMBERED)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
@@ -83,11 +87,15 @@ class DocumentProcessor:
             rng=self._rng,
             on_end=self._ended,
         ).__aenter__()
+        if self._webhooks:
+            await self._webhooks.__aenter__()
 
     async def shutdown(self) -> None:
         runner, self._runner = self._runner, None
         if runner:
             await runner.__aexit__()
+            if self._webhooks:
+                await self._webhooks.__aexit__()
 
     async def check_health(self) -> ServiceHealth:
         failure = self._runner.failure if self._runner else None
@@ -117,25 +125,44 @@ class DocumentProcessor:
         idempotency_key: str | None = None,
         request_hash: str = "",
         wait: bool = True,
+        priority: Priority = "normal",
+        webhook_url: str | None = None,
     ) -> Submission:
         """Keep all documents durably and queue them, whole or not at all; then they cannot be lost.
 
-        Without room, waits for it, or raises QueueFull if ``wait`` is False. Raises SubmissionTooLarge if there can
-        never be room, DocumentTooLarge if every document is too large (else such a document fails alone),
-        CollectionNotFound, IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
+        When all have ended, ``webhook_url`` is told so. Without room, waits for it, or raises QueueFull if ``wait`` is
+        False. Raises InvalidInput if the URL cannot be used, SubmissionTooLarge if there can never be room,
+        DocumentTooLarge if every document is too large (else such a document fails alone), CollectionNotFound,
+        IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
         """
+        if webhook_url is not None:
+            self._check_webhook(webhook_url)
+        submit = partial(self._submit, collection, uploads, wait=wait, priority=priority, webhook_url=webhook_url)
         if idempotency_key is None:
-            return await self._submit(collection, uploads, None, "", wait)
+            return await submit(None, "")
         if idempotency_key in self._keys_in_use:
             raise IdempotencyKeyInUse(f"a request with Idempotency-Key {idempotency_key!r} is still running")
         self._keys_in_use.add(idempotency_key)
         try:
-            return await self._submit(collection, uploads, idempotency_key, request_hash, wait)
+            return await submit(idempotency_key, request_hash)
         finally:
             self._keys_in_use.discard(idempotency_key)
 
+    def _check_webhook(self, url: str) -> None:
+        if self._webhooks is None:
+            raise InvalidInput("this document_processor delivers no webhooks; submit without webhook_url")
+        self._webhooks.check(url)
+
     async def _submit(
-        self, collection: str, uploads: Sequence[Upload], key: str | None, request_hash: str, wait: bool
+        self,
+        collection: str,
+        uploads: Sequence[Upload],
+        key: str | None,
+        request_hash: str,
+        *,
+        wait: bool,
+        priority: Priority,
+        webhook_url: str | None,
     ) -> Submission:
         runner = self._required()
         sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
@@ -148,7 +175,17 @@ class DocumentProcessor:
         accepted: Acceptance | None = None
         try:
             await self._keep_all(uploads, sizes, kept)
-            while (accepted := await self._queue.accept(collection, kept, room, key, request_hash)) is None:
+            accept = partial(
+                self._queue.accept,
+                collection,
+                kept,
+                room,
+                key,
+                request_hash,
+                priority=priority,
+                webhook_url=webhook_url,
+            )
+            while (accepted := await accept()) is None:
                 await self._admit(len(fitting), sum(fitting), wait)
         finally:
             hashes = [one.content_hash for one in kept if one.content_hash]
@@ -326,10 +363,14 @@ class DocumentProcessor:
     def _tell(self, job_id: str) -> None:
         if news := self._job_news.pop(job_id, None):
             news.set()
+        if self._webhooks:
+            self._webhooks.wake()
 
     def _changed(self) -> None:
         if self._runner:
             self._runner.wake()
+        if self._webhooks:
+            self._webhooks.wake()
 
     def _required(self) -> JobRunner:
         if self._runner is None:

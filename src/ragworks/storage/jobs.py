@@ -11,8 +11,9 @@ from uuid import uuid4
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
 from ragworks.protocols import Clock
 from ragworks.records import Acceptance, Incoming, Load
+from ragworks.storage import webhooks
 from ragworks.storage.sqlite import Database
-from ragworks.types import Job, JobDocument, Page, Stage, Task, TaskState
+from ragworks.types import Job, JobDocument, Page, Priority, Stage, Task, TaskState
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 OPEN = "('queued', 'in_progress')"
@@ -43,7 +44,15 @@ class SqliteJobs:
     # submitting
 
     async def accept(
-        self, collection: str, incoming: Sequence[Incoming], room: Load, key: str | None, request_hash: str
+        self,
+        collection: str,
+        incoming: Sequence[Incoming],
+        room: Load,
+        key: str | None,
+        request_hash: str,
+        *,
+        priority: Priority = "normal",
+        webhook_url: str | None = None,
     ) -> Acceptance | None:
         """Queue all documents in one durable transaction, or None when ``room`` does not hold them now.
 
@@ -62,7 +71,10 @@ class SqliteJobs:
                 or load.size_bytes + sum(one.size_bytes for one in waiting) > room.size_bytes
             ):
                 return None
-            return self._insert(db, collection, incoming, key, request_hash)
+            accepted = self._insert(db, collection, incoming, key, request_hash)
+            if webhook_url is not None:
+                webhooks.arm(db, accepted.job_id, webhook_url, self._clock.now())
+            return accepted
 
         return await self._database.write(work)
 
@@ -242,11 +254,11 @@ class SqliteJobs:
         return await self._database.write(work)
 
     async def retry(self, job_id: str) -> int:
-        """Queue the failed documents of a job again, with fresh attempts. How many."""
+        """Queue the failed documents of a job again, with fresh attempts, and so a webhook given up. How many."""
 
         def work(db: sqlite3.Connection) -> int:
-            _job_row(db, job_id)
-            return db.execute(
+            job = _job_row(db, job_id)
+            again = db.execute(
                 "UPDATE tasks SET state = 'queued', stage = NULL, attempts = 0, due_at = 0, finished_at = NULL "
                 "WHERE job_id = ? AND state = 'failed' AND content_hash <> '' "
                 # A newer submission of the document that went in must not be undone by an older one.
@@ -254,6 +266,10 @@ class SqliteJobs:
                 "later.document_id = tasks.document_id AND later.seq > tasks.seq AND later.state = 'completed')",
                 (job_id,),
             ).rowcount
+            webhook = webhooks.shown(job)
+            if webhook and (again or webhook.status == "failed"):
+                webhooks.arm(db, job_id, webhook.url, self._clock.now())
+            return again
 
         return await self._database.write(work)
 
@@ -306,7 +322,16 @@ def _job(row: sqlite3.Row, counts: Mapping[str, Any], documents: tuple[JobDocume
     finished = max((at for _, at in counts.values() if at), default=row["created_at"]) if ended else None
     shown = {"total": sum(numbers.values()), **numbers}
     shown["in_progress"] += shown.pop("queued")
-    return Job(row["id"], row["collection"], status, row["created_at"], finished, shown, documents)
+    return Job(
+        row["id"],
+        row["collection"],
+        status,
+        row["created_at"],
+        finished,
+        shown,
+        documents,
+        webhooks.shown(row),
+    )
 
 
 def job_status(counts: Mapping[str, int], *, cancelled: bool) -> TaskState:

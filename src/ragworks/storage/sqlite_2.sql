@@ -10,9 +10,12 @@ ALTER TABLE tasks ADD COLUMN chunk_count INTEGER;
 ALTER TABLE tasks ADD COLUMN read_s REAL;
 ALTER TABLE tasks ADD COLUMN embed_s REAL;
 
+-- Due not before webhook_due_at, and not before every task of the job has ended; neither delivered nor given up.
 ALTER TABLE jobs ADD COLUMN webhook_url TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_id TEXT;
 ALTER TABLE jobs ADD COLUMN webhook_due_at REAL;
 ALTER TABLE jobs ADD COLUMN webhook_attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN webhook_delivered_at REAL;
 ALTER TABLE jobs ADD COLUMN webhook_error TEXT;
 CREATE INDEX jobs_webhook ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL;
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class FakeVectorStore:
     def __init__(self) -> None:
         self.names = ["default"]
         self.texts = {"notes.md": "a passage", "dir/notes.md": "in a folder"}
+        self.origins = {"dir/notes.md": "/srv/dir"}
         self.error: Exception | None = None
 
     async def create_collection(self, name: str) -> Collection:
@@ -101,8 +103,11 @@ class FakeVectorStore:
         await self.collection(name)
         self.names.remove(name)
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
-        return page([document(name) for name in sorted(self.texts)], limit, after, "id")
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
+        names = [name for name in sorted(self.texts) if origin is None or self.origins.get(name) == origin]
+        return page([replace(document(name), origin=self.origins.get(name)) for name in names], limit, after, "id")
 
     async def document(self, collection: str, document_id: str) -> Document:
         await self.text(collection, document_id)
