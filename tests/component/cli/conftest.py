@@ -24,6 +24,7 @@ class FakeServer:
         self.jobs: dict[str, dict] = {}
         self.received: list[list[str]] = []
         self.metadata: list[dict] = []
+        self.fields: list[dict] = []
         self.keys: list[str] = []
         self.bodies: list[bytes] = []
         self.refusals: list[Response | None] = []
@@ -85,6 +86,7 @@ class FakeServer:
             async with request.form() as form:
                 names = [file.filename for file in form.getlist("files")]
                 self.metadata.append(json.loads(form.get("metadata", "{}")))
+                self.fields.append({name: form[name] for name in form if name not in ("files", "metadata")})
         if len(names) > self.largest_submission:
             return problem(413, "submission_too_large", "could never fit")
         self.received.append(names)
