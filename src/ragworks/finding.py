@@ -43,8 +43,11 @@ def passing(name: str) -> bool:
 
 
 def origin_of(folder: Path) -> str:
-    """What documents from ``folder`` are marked with: its absolute path, links resolved."""
-    return str(folder.resolve())
+    """What documents from ``folder`` are marked with: its absolute path, as text that can be sent.
+
+    Links stay as they are, so that a folder behind a link that is turned, as deployments do, stays the same folder.
+    """
+    return os.fsencode(os.path.abspath(folder)).decode("utf-8", "replace")
 
 
 def look(folder: Path, data_folder: Path) -> tuple[list[Source], list[Skipped]]:
@@ -75,7 +78,7 @@ def find(paths: Sequence[Path], data_folder: Path) -> tuple[list[Source], list[S
 
 def _below(folder: Path, data_folder: Path) -> Iterator[Source | Skipped]:
     unreadable: list[OSError] = []
-    root = folder.resolve()
+    root, origin = folder.resolve(), origin_of(folder)
     for place, folders, files in os.walk(folder, onerror=unreadable.append):
         here = Path(place)
         linked = [name for name in folders if (here / name).is_symlink() and not passing(name)]
@@ -84,13 +87,13 @@ def _below(folder: Path, data_folder: Path) -> Iterator[Source | Skipped]:
             yield Skipped(str(here / name), "a link to a folder; links to folders are not followed")
         for name in sorted(files):
             if not passing(name):
-                yield _examined(here / name, (here / name).relative_to(folder).as_posix(), root)
+                yield _examined(here / name, (here / name).relative_to(folder).as_posix(), root, origin)
     for error in unreadable:
         yield Skipped(str(error.filename), error.strerror or str(error), unseen=True)
 
 
-def _examined(path: Path, name: str, root: Path | None) -> Source | Skipped:
-    """``root``, if given, is the folder that a link must stay in."""
+def _examined(path: Path, name: str, root: Path | None, origin: str | None = None) -> Source | Skipped:
+    """``root``, if given, is the folder that a link must stay in, and ``origin`` what it is called."""
     from ragworks.text.names import clean_name
 
     try:
@@ -104,7 +107,7 @@ def _examined(path: Path, name: str, root: Path | None) -> Source | Skipped:
     if not stat.S_ISREG(found.st_mode):
         return Skipped(str(path), "not a regular file")
     try:
-        return Source(clean_name(name), path, found.st_size, None if root is None else str(root))
+        return Source(clean_name(name), path, found.st_size, origin)
     except InvalidInput as error:
         return Skipped(str(path), str(error))
 

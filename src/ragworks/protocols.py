@@ -16,7 +16,6 @@ from ragworks.records import (
     Census,
     Change,
     ChunkRow,
-    DueWebhook,
     Incoming,
     IndexRows,
     Load,
@@ -347,8 +346,8 @@ class JobQueue(Protocol):
     ) -> Acceptance | None:
         """Queue all documents durably, or None when ``room`` does not hold them now.
 
-        ``webhook_url`` will be due in the Outbox once all of them have ended. An idempotency key seen in the last 24
-        hours returns its first acceptance. Raises CollectionNotFound, IdempotencyKeyReused.
+        Once all of them have ended, ``webhook_url`` is due to be told. An idempotency key seen in the last 24 hours
+        returns its first acceptance. Raises CollectionNotFound, IdempotencyKeyReused.
         """
         ...
 
@@ -392,21 +391,6 @@ class JobQueue(Protocol):
 
     async def retry(self, job_id: str) -> int:
         """Queue the failed documents of a job again, and its webhook if that was given up. How many documents."""
-        ...
-
-
-class Outbox(Protocol):
-    """The webhooks that are to be delivered: at least once each, whatever crashes in between."""
-
-    async def due(self, limit: int) -> Sequence[DueWebhook]:
-        """Of jobs that have ended, those whose time has come, longest due first, one for each URL."""
-        ...
-
-    async def settle(self, due: DueWebhook, error: str | None, retry_in_s: float | None) -> None:
-        """Record an attempt: delivered if ``error`` is None, due again after ``retry_in_s``, or given up.
-
-        Changes nothing when the job was queued again meanwhile: its end will be another delivery.
-        """
         ...
 
 

@@ -16,8 +16,9 @@ import pytest
 from ragworks.errors import ServerProblem, ServerUnreachable
 from ragworks.feed import Failure, Tally
 from ragworks.finding import Source
+from ragworks.looking import FolderLook, noticing_changes
 from ragworks.testing import FakeClock, until
-from ragworks.watching import COMPARE_S, RETRY_S, FolderWatch, noticing_changes
+from ragworks.watching import COMPARE_S, RETRY_S, FolderWatch
 
 
 def hashed(content: str) -> str:
@@ -77,6 +78,7 @@ class Bench:
         self.folder, self.clock, self.collection = folder, FakeClock(), FakeCollection()
         self.lines: list[str] = []
         self.news: asyncio.Event | None = None
+        self.unnoticed = ""
         self.watch = FolderWatch(
             self.collection,  # type: ignore[arg-type]
             folder,
@@ -110,8 +112,12 @@ class Bench:
         raise AssertionError(f"never said {text!r}, but {self.lines}")
 
     @asynccontextmanager
-    async def _noticing(self, *_: object) -> AsyncIterator[asyncio.Event]:
+    async def _noticing(
+        self, folder: Path, relevant: object, on_failure: Callable[[str], None]
+    ) -> AsyncIterator[asyncio.Event]:
         self.news = asyncio.Event()
+        if self.unnoticed:
+            on_failure(self.unnoticed)
         try:
             yield self.news
         finally:
@@ -442,6 +448,51 @@ async def test_a_server_that_does_not_answer_is_said_once_and_the_watch_goes_on(
     ]
 
 
+async def test_where_changes_are_not_told_one_line_says_how_often_the_folder_is_compared(bench: Bench) -> None:
+    bench.write(a="1")
+    bench.unnoticed = "OS file watch limit reached."
+    bench.collection.down = 2
+    async with bench.running():
+        await bench.says("1 of 1 documents are in")
+    assert [line for line in bench.lines if "noticed" in line] == [
+        f"{bench.folder}: changes are not noticed (OS file watch limit reached.); the folder is compared every 600 s"
+    ]
+
+
+async def test_a_fault_of_ours_in_one_look_is_a_line_and_not_the_end_of_the_watch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(a="1")
+    look, failures = FolderLook.look, [ValueError("embedded null byte")]
+
+    def failing(self: FolderLook, documents: dict[str, str]) -> Any:
+        if failures:
+            raise failures.pop()
+        return look(self, documents)
+
+    monkeypatch.setattr(FolderLook, "look", failing)
+    async with bench.running():
+        await bench.says("1 of 1 documents are in")
+    assert f"{bench.folder}: ValueError: embedded null byte" in bench.lines
+
+
+async def test_a_link_to_the_folder_that_is_turned_is_followed_to_where_it_leads(tmp_path: Path) -> None:
+    """As deployments do it: current -> releases/42."""
+    for release, content in (("one", "1"), ("two", "2")):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / f"{release}.md").write_text(content)
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path / "one")
+    bench = Bench(link, tmp_path / "data")
+    async with bench.running():
+        assert bench.origin == str(link)
+        link.unlink()
+        link.symlink_to(tmp_path / "two")
+        bench.changed()
+        await bench.says("1 new, 0 changed, 1 gone")
+    assert bench.collection.contents == {hashed("2")}
+
+
 async def test_a_change_that_nobody_told_of_is_found_by_the_next_whole_comparison(bench: Bench) -> None:
     bench.write(a="1", b="2")
     async with bench.running():
@@ -459,15 +510,15 @@ async def test_after_a_long_look_it_rests_so_that_looking_takes_a_tenth_of_a_cor
     """A log in a large folder would otherwise have it walked all the time."""
     monkeypatch.setattr("ragworks.watching.LOOK_SHARE", 0.1)
     looks: list[float] = []
-    look, gate = bench.watch._look, threading.Event()
+    look, gate = FolderLook.look, threading.Event()
 
-    def held(documents: dict[str, str]) -> Any:
+    def held(self: FolderLook, documents: dict[str, str]) -> Any:
         looks.append(bench.clock.monotonic())
         gate.wait(30)
-        return look(documents)
+        return look(self, documents)
 
     async with bench.running():
-        monkeypatch.setattr(bench.watch, "_look", held)
+        monkeypatch.setattr(FolderLook, "look", held)
         while len(looks) < 1:
             bench.changed()
             await bench.clock.advance(0.5)
@@ -523,12 +574,12 @@ async def test_where_changes_are_not_told_somebody_says_so(
     async with noticing_changes(tmp_path, lambda path: True, lines.append) as news:
         await until(lambda: lines)
         assert not news.is_set()
-    assert lines == ["changes are not noticed (OS file watch limit reached.); the folder is compared every 600 s"]
+    assert lines == ["OS file watch limit reached."]
 
 
 def test_changes_of_the_data_folder_and_of_temporary_files_are_none(bench: Bench) -> None:
     def relevant(name: str) -> bool:
-        return bench.watch._relevant(bench.folder / name)
+        return FolderLook(bench.folder, bench.folder / "data", bench.clock).relevant(bench.folder / name)
 
     assert relevant("a.md")
     assert relevant("deep/a.md")

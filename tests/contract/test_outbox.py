@@ -1,4 +1,4 @@
-"""What every protocols.Outbox promises: whatever way a job ends, its caller is due to be told, once for each end."""
+"""What an Outbox promises: however a job ends, its caller is due to be told, once for each end."""
 
 from __future__ import annotations
 

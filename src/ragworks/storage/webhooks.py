@@ -1,4 +1,4 @@
-"""Which callers are still to be told of a job's end, as SQLite rows (protocols.Outbox).
+"""Which callers are still to be told of a job's end, as SQLite rows (workers/webhooks.py, Outbox).
 
 Nothing is written when a job ends: that a delivery is due follows from the job's tasks, as the job's state does. So no
 way of ending (done, failed, cancelled, deleted) can forget it, and no crash can come between the two.

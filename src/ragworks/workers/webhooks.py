@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import structlog
 
 from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.delivering import Reply, Verdict, decide
-from ragworks.protocols import Clock, Outbox
+from ragworks.protocols import Clock
 from ragworks.records import DueWebhook
 from ragworks.types import Job
 
@@ -36,6 +36,21 @@ KEY_BYTES = (24, 64)  # by the specification
 
 OnOutcome = Callable[[str], None]
 Payload = Callable[[Job], Mapping[str, Any]]
+
+
+class Outbox(Protocol):
+    """The webhooks that are to be delivered: at least once each, whatever crashes in between."""
+
+    async def due(self, limit: int) -> Sequence[DueWebhook]:
+        """Of jobs that have ended, those whose time has come, longest due first, one for each URL."""
+        ...
+
+    async def settle(self, due: DueWebhook, error: str | None, retry_in_s: float | None) -> None:
+        """Record an attempt: delivered if ``error`` is None, due again after ``retry_in_s``, or given up.
+
+        Changes nothing when the job was queued again meanwhile: its end will be another delivery.
+        """
+        ...
 
 
 class Webhooks:
