@@ -36,7 +36,7 @@ from ragworks.storage.sqlite import Database
 from ragworks.storage.webhooks import SqliteWebhooks
 from ragworks.types import Answer, Embeddings, Job, TextKind, Turn
 from ragworks.workers.jobs import Outcome
-from ragworks.workers.reading import PooledReader
+from ragworks.workers.reading import PooledReader, ReadLimits
 from ragworks.workers.webhooks import Webhooks
 
 BUNDLED = "bge-small-en-v1.5"
@@ -68,8 +68,8 @@ class _Parts:
             self.blobs.path,
             tokenizer_path=self.tokenizer_path,
             chunk_tokens=settings.chunk_tokens,
-            limit_s=settings.read_timeout_s,
-            max_memory_bytes=settings.read_memory_bytes,
+            limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
+            spool_folder=self.folder.uploads,
         )
 
     def webhooks(self, settings: ProcessorSettings, on_outcome: Callable[[str], None]) -> Webhooks:

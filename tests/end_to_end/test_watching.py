@@ -49,6 +49,14 @@ def found(server: Served, words: str) -> set[str]:
     return {one["document_id"] for one in results}
 
 
+def worked(server: Served) -> list[str]:
+    """What was chunked and embedded so far."""
+    counts = ("rag_cache_misses_total", "rag_cache_hits_total", 'rag_stage_duration_seconds_count{stage="chunking"}')
+    lines = [line for line in httpx.get(f"{server.url}/metrics").text.splitlines() if line.startswith(counts)]
+    assert len(lines) == len(counts)
+    return lines
+
+
 @pytest.mark.timeout(120)
 def test_a_served_folder_is_followed_from_a_new_file_to_a_deleted_one(folder: Path, servers: list[Served]) -> None:
     docs = folder / "docs"
@@ -78,9 +86,12 @@ def test_a_served_folder_is_followed_from_a_new_file_to_a_deleted_one(folder: Pa
 
 
 @pytest.mark.timeout(120)
-def test_at_every_moment_of_a_rename_the_content_is_found(folder: Path, servers: list[Served]) -> None:
+def test_at_every_moment_of_a_rename_the_content_is_found_and_nothing_is_read_or_embedded_again(
+    folder: Path, servers: list[Served]
+) -> None:
     servers.append(server := Served(folder, "docs"))
     server.wait_for("ingested docs: 2 of 2")
+    before = worked(server)
     seen: list[set[str]] = []
     renamed = threading.Event()
 
@@ -100,6 +111,7 @@ def test_at_every_moment_of_a_rename_the_content_is_found(folder: Path, servers:
     assert {name for names in seen for name in names} <= {"fox.md", "foxes.md"}
     assert found(server, "battery") == {"foxes.md"}
     assert len(documents(server)) == 2
+    assert worked(server) == before
 
 
 @pytest.mark.timeout(120)
