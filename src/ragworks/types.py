@@ -18,6 +18,7 @@ Vectors = NDArray[np.float32]
 
 Mode = Literal["hybrid", "dense", "lexical"]
 TextKind = Literal["passage", "question"]
+Priority = Literal["low", "normal", "high"]
 
 
 class Stage(StrEnum):
@@ -333,6 +334,22 @@ class Job:
     finished_at: float | None
     file_counts: Mapping[str, int]
     documents: tuple[JobDocument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A document whose last attempt failed. ``failed_at`` is seconds since the epoch."""
+
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: Stage | None
+    error_code: str
+    error_message: str
+    attempts: int
+    failed_at: float
 
 
 @dataclass(frozen=True, slots=True)

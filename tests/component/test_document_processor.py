@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -74,7 +74,8 @@ async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
         embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
         processor = DocumentProcessor(
-            ProcessorSettings(**limits),  # type: ignore[arg-type]
+            # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
+            ProcessorSettings(**{"lease_s": 1e9, **limits}),  # type: ignore[arg-type]
             queue=at.jobs,
             blobs=at.blobs,
             reader=reader,
@@ -262,10 +263,10 @@ async def test_an_error_of_the_queue_does_not_end_ingestion(tmp_path: Path, monk
     async with bench(tmp_path) as at:
         claim, failures = at.at.jobs.claim, [sqlite3.OperationalError("database is locked")]
 
-        async def flaky() -> Task | None:
+        async def flaky(held: Iterable[str]) -> Task | None:
             if failures:
                 raise failures.pop()
-            return await claim()
+            return await claim(held)
 
         monkeypatch.setattr(at.at.jobs, "claim", flaky)
         job_id = await at.submit(doc("a"))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
-from ragworks.records import Load
+from ragworks.records import Load, Requeued
 from ragworks.types import Stage, TaskState
 from stores import ROOM, Opened, incoming
 
@@ -84,7 +84,7 @@ async def test_a_failed_attempt_waits_for_its_time_then_runs_again(storage: Open
     assert task
     await storage.jobs.fail(task, Stage.PARSING, "worker_crashed", "it died", retry_in_s=10)
     assert await storage.jobs.claim() is None
-    assert await storage.jobs.next_due() == storage.clock.now() + 10
+    assert await storage.jobs.next_due(0) == storage.clock.now() + 10
     await storage.clock.advance(10)
     again = await storage.jobs.claim()
     assert again
@@ -119,7 +119,7 @@ async def test_a_job_fails_only_when_every_document_failed(storage: Opened) -> N
     assert task
     await storage.jobs.fail(task, Stage.PARSING, "empty_document", "nothing in it", retry_in_s=None)
     assert (await storage.jobs.job(job_id)).status == TaskState.FAILED
-    assert await storage.jobs.retry(job_id) == 1
+    assert await storage.jobs.retry(ROOM, job_id=job_id) == Requeued(1, 0)
     assert (await storage.jobs.job(job_id)).status == TaskState.QUEUED
 
 

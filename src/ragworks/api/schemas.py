@@ -159,6 +159,23 @@ class Job(JobSummary):
     documents: list[JobDocument]
 
 
+class DeadLetter(Wire):
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: str | None
+    error: ErrorNote
+    attempts: int
+    failed_at: float
+
+
+class Requeued(Wire):
+    queued: int
+    left: int
+
+
 class LegScores(Wire):
     dense: float | None
     lexical: float | None
@@ -303,6 +320,11 @@ def job_document(value: types.JobDocument) -> JobDocument:
 
 def job(value: types.Job) -> Job:
     return Job(documents=[job_document(one) for one in value.documents], **_shared(Job, value))
+
+
+def dead_letter(value: types.DeadLetter) -> DeadLetter:
+    error = ErrorNote(code=value.error_code, message=value.error_message)
+    return DeadLetter(error=error, **_shared(DeadLetter, value))
 
 
 def _shared(model: type[BaseModel], value: Any) -> dict[str, Any]:
