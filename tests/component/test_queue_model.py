@@ -231,5 +231,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert [one.task_id for one in shown] == [one.id for one in sorted(dead, key=lambda one: -one.order)]
 
 
-QueueMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
 TestQueue = QueueMachine.TestCase
