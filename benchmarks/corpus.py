@@ -78,8 +78,10 @@ def main() -> None:
 
 
 @contextmanager
-def running(folder: Path, model: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(folder: Path, model: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server on ``folder / "data"``, with nothing of the environment's settings but the ``settings`` given here."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAGWORKS_")}
+    environment |= {f"RAGWORKS_{key}": value for key, value in settings.items()}
     if model == "hashing":
         environment["RAGWORKS_EMBEDDINGS_SERVICE__MODEL_NAME"] = "hashing"
     command = [sys.executable, "-m", "ragworks", "serve", "--port", "0", "--data", str(folder / "data")]

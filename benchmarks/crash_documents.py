@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ragworks.models.carried import BGE_SMALL_EN, locate
-from ragworks.workers.reading import read_document
+from ragworks.workers.reading import read_document, unspooled
 
 CHUNK_TOKENS = 64  # small chunks, so that one document in twenty is staged in more than one transaction
 STILL = 0.15  # share of the documents that a new round leaves as they were
@@ -71,10 +72,13 @@ class Documents:
             file.write(self.content(key, base))
             file.flush()
             media_type = "text/plain" if self.kind(key) == "text" else None
-            found = read_document(
-                file.name, key[1], media_type, None, self._tokenizer, CHUNK_TOKENS, lambda stage: None
-            )
-        return Read(found.text, tuple((one.start, one.end, one.text) for one in found.chunks))
+            spool = f"{file.name}.read"
+            read_document(file.name, spool, key[1], media_type, None, self._tokenizer, CHUNK_TOKENS, lambda stage: None)
+        with open(spool, "rb") as read:
+            os.unlink(spool)
+            found = list(unspooled(read))
+        chunks = tuple((one.start, one.end, one.text) for part in found for one in part.chunks)
+        return Read("".join(part.text for part in found), chunks)
 
     def _original(self, key: Key) -> Key:
         at = self._index[key]

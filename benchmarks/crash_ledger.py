@@ -94,17 +94,17 @@ def shown(data: Path) -> dict[Key, Shown]:
     with closing(_reading(data)) as db:
         db.execute("BEGIN")
         rows = db.execute(
-            "SELECT d.collection, d.id, d.version, d.metadata, v.chunk_count, v.text FROM documents d "
+            "SELECT d.collection, d.id, d.version, d.metadata, v.chunk_count FROM documents d "
             "LEFT JOIN versions v ON v.id = d.version"
         ).fetchall()
-        chunks = _chunks(db, "start, end, text")
+        chunks, texts = _chunks(db, "start, end, text"), _texts(db)
     return {
         (collection, name): Shown(
-            Read(zlib.decompress(text).decode() if text else "", tuple(chunks[version])),
+            Read(texts[version], tuple(chunks[version])),
             int(json.loads(metadata).get("round", -1)),
             count if count is not None else -1,
         )
-        for collection, name, version, metadata, count, text in rows
+        for collection, name, version, metadata, count in rows
     }
 
 
@@ -113,11 +113,11 @@ def contents(data: Path) -> dict[Key, tuple[Any, list[tuple[Any, ...]], list[Any
     with closing(_reading(data)) as db:
         rows = db.execute(
             "SELECT d.collection, d.id, d.version, d.name, d.title, d.metadata, v.content_hash, v.size_bytes, "
-            "v.media_type, v.chunk_count, v.text FROM documents d JOIN versions v ON v.id = d.version"
+            "v.media_type, v.chunk_count FROM documents d JOIN versions v ON v.id = d.version"
         ).fetchall()
         chunks = _chunks(db, "start, end, page, headings, text, words, embedding_key")
-        vectors = _chunks(db, "vector")
-    return {(row[0], row[1]): (row[3:], chunks[row[2]], vectors[row[2]]) for row in rows}
+        vectors, texts = _chunks(db, "vector"), _texts(db)
+    return {(row[0], row[1]): ((*row[3:], texts[row[2]]), chunks[row[2]], vectors[row[2]]) for row in rows}
 
 
 def leftovers(data: Path) -> list[str]:
@@ -166,6 +166,14 @@ def _vector(row: tuple[bytes]) -> Any:
 
 def _reading(data: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{data / 'ragworks.db'}?mode=ro", uri=True, timeout=30, isolation_level=None)
+
+
+def _texts(db: sqlite3.Connection) -> dict[int, str]:
+    """The text of every version."""
+    texts: dict[int, str] = defaultdict(str)
+    for version, text in db.execute("SELECT version, text FROM texts ORDER BY version, start"):
+        texts[version] += zlib.decompress(text).decode()
+    return texts
 
 
 def _chunks(db: sqlite3.Connection, columns: str) -> dict[int, list[tuple[Any, ...]]]:

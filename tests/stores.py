@@ -18,7 +18,8 @@ from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.testing import FakeClock
-from ragworks.types import Chunk, ReadDocument, Task
+from ragworks.text.parts import parts
+from ragworks.types import Chunk, ReadDocument, Task, TitleFrom
 
 DIMENSION = 8
 ROOM = Load(1000, 10**9)
@@ -81,13 +82,13 @@ async def claimed(at: Opened, document_id: str, collection: str = "default", tex
     return task
 
 
-def read(text: str, pieces: int = 1, title: str = "Title") -> ReadDocument:
+def read(text: str, pieces: int = 1, title: str = "Title", title_from: TitleFrom = "document") -> ReadDocument:
     """``text`` cut into so many chunks of equal length."""
     size = -(-len(text) // pieces)
     chunks = tuple(
         Chunk(at, at * size, min(len(text), (at + 1) * size), text[at * size : (at + 1) * size]) for at in range(pieces)
     )
-    return ReadDocument(text, title, "text/plain", chunks)
+    return ReadDocument(title, title_from, "text/plain", pieces, tuple(parts(text, chunks)))
 
 
 def vector(text: str) -> np.ndarray:
@@ -115,7 +116,8 @@ async def found(at: Opened, words: str, filter: dict | None = None, collection: 
 
 async def stage(at: Opened, task: Task, document: ReadDocument, fingerprint: str = "model") -> int:
     version = await at.store.begin(task, document, fingerprint, DIMENSION)
-    texts = [chunk.text for chunk in document.chunks]
-    keys = [text.encode()[:16] for text in texts]
-    await at.store.stage(version, document.chunks, ["" for _ in texts], keys, [vector(text) for text in texts])
+    for part in document.parts:
+        texts = [chunk.text for chunk in part.chunks]
+        keys = [text.encode()[:16] for text in texts]
+        await at.store.stage(version, part, ["" for _ in texts], keys, [vector(text) for text in texts])
     return version

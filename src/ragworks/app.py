@@ -35,7 +35,7 @@ from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.types import Answer, Embeddings, TextKind, Turn
 from ragworks.workers.jobs import Outcome
-from ragworks.workers.reading import PooledReader
+from ragworks.workers.reading import PooledReader, ReadLimits
 
 BUNDLED = "bge-small-en-v1.5"
 MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
@@ -69,8 +69,8 @@ class _Parts:
             self.blobs.path,
             tokenizer_path=self.tokenizer_path,
             chunk_tokens=settings.chunk_tokens,
-            limit_s=settings.read_timeout_s,
-            max_memory_bytes=settings.read_memory_bytes,
+            limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
+            spool_folder=self.folder.uploads,
         )
 
     def generator(self, settings: GenerationSettings) -> ExtractiveGenerator:

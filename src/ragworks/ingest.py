@@ -7,15 +7,14 @@ document -> parse -> clean -> enrich -> chunk -> embed -> store
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from ragworks.errors import EmbeddingFailed
 from ragworks.protocols import DocumentStore, Embedder, OnStage, Reader
 from ragworks.text.chunk import embed_text
-from ragworks.types import Chunk, Document, ReadDocument, Stage, Task
-
-BATCH = 64  # chunks embedded and staged at a time: about one transaction a second, memory bounded
+from ragworks.types import Document, Part, ReadDocument, Stage, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +37,40 @@ async def ingest(
         await store.describe(task)
         return Ingested(unchanged=current.task_id != task.id, warnings=current.warnings)
 
-    document = await reader.read(task, on_stage)
-    on_stage(Stage.EMBEDDING)
-    version = await store.begin(task, document, embedder.fingerprint, embedder.dimension)
-    try:
-        for chunks in _batches(document.chunks):
-            await _embed_and_stage(version, document, chunks, embedder, store)
-        on_stage(Stage.STORING)
-        await store.publish(task, version)
-    except BaseException:  # also when cancelled: what was staged is never seen, and need not stay
-        await asyncio.shield(store.discard(version))
-        raise
+    if same := await store.adopt(task, embedder.fingerprint):  # a file that was renamed is not read again
+        async with _discarded_unless_published(same.version, store):
+            await store.publish(task, same.version)
+        return Ingested(unchanged=False, warnings=same.warnings)
+
+    async with reader.read(task, on_stage) as document:
+        on_stage(Stage.EMBEDDING)
+        version = await store.begin(task, document, embedder.fingerprint, embedder.dimension)
+        async with _discarded_unless_published(version, store):
+            for part in document.parts:
+                await _embed_and_stage(version, document, part, embedder, store)
+            on_stage(Stage.STORING)
+            await store.publish(task, version)
     return Ingested(unchanged=False, warnings=document.warnings)
 
 
 def _holds(current: Document, task: Task) -> bool:
-    """Same bytes, and a title that says the same: the title is part of what is embedded."""
+    """Same bytes, and a title that says the same: a title is part of what is embedded."""
     return current.content_hash == task.content_hash and task.title in (None, current.title)
 
 
+@asynccontextmanager
+async def _discarded_unless_published(version: int, store: DocumentStore) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:  # also when cancelled: what was staged is never seen, and need not stay
+        await asyncio.shield(store.discard(version))
+        raise
+
+
 async def _embed_and_stage(
-    version: int, document: ReadDocument, chunks: Sequence[Chunk], embedder: Embedder, store: DocumentStore
+    version: int, document: ReadDocument, part: Part, embedder: Embedder, store: DocumentStore
 ) -> None:
-    texts = [embed_text(chunk, document.title) for chunk in chunks]
+    texts = [embed_text(chunk, document.embedded_title) for chunk in part.chunks]
     result = await embedder.embed_texts(texts)
     if result.failed:
         first = result.failed[0]
@@ -69,10 +79,5 @@ async def _embed_and_stage(
             transient=any(one.transient for one in result.failed),
         )
     vectors = [vector for vector in result.embeddings if vector is not None]
-    words = [f"{document.title}\n{chunk.prefix}" for chunk in chunks]
-    await store.stage(version, chunks, words, [embedder.embedding_key(text) for text in texts], vectors)
-
-
-def _batches(chunks: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
-    for start in range(0, len(chunks), BATCH):
-        yield chunks[start : start + BATCH]
+    words = [f"{document.title}\n{chunk.prefix}" for chunk in part.chunks]
+    await store.stage(version, part, words, [embedder.embedding_key(text) for text in texts], vectors)

@@ -6,6 +6,7 @@ Read downwards: time, services, the path of a document, the path of a question.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragworks.records import (
     Acceptance,
+    Adopted,
     Census,
     Change,
     ChunkRow,
@@ -26,7 +28,6 @@ from ragworks.records import (
     Withdrawn,
 )
 from ragworks.types import (
-    Chunk,
     Collection,
     DeadLetter,
     Document,
@@ -36,6 +37,7 @@ from ragworks.types import (
     Job,
     Metadata,
     Page,
+    Part,
     Priority,
     ReadDocument,
     SearchResult,
@@ -139,11 +141,12 @@ class StoredVectors(Protocol):
 class Reader(Protocol):
     """Bytes of one document to its chunks: parse, clean, enrich, chunk, away from the event loop.
 
-    ``on_stage`` hears each stage as it begins there; until the first, the document waits for a worker. Raises a
-    DocumentError when the document cannot be read. Cancelling the call stops the work.
+    Entering returns when the document is read; its parts are there once, in order, until the context is left.
+    ``on_stage`` hears each stage as it begins in the worker; until the first, the document waits for one. Raises a
+    DocumentError when the document cannot be read, StorageFull. Cancelling stops the work.
     """
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument: ...
+    def read(self, task: Task, on_stage: OnStage) -> AbstractAsyncContextManager[ReadDocument]: ...
 
 
 class DocumentStore(Protocol):
@@ -153,6 +156,13 @@ class DocumentStore(Protocol):
         """The version that answers now."""
         ...
 
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        """A complete staged version made of the same bytes elsewhere in the collection; None when there are none.
+
+        Raises CollectionNotFound or LeaseLost.
+        """
+        ...
+
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
         """A new staged, invisible version. Raises ModelMismatch, CollectionNotFound or LeaseLost."""
         ...
@@ -160,12 +170,12 @@ class DocumentStore(Protocol):
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Add chunks to a staged version in one small transaction; ``words`` is what is found beside each text."""
+        """Add a part to a staged version in one small transaction; ``words`` is what is found beside each chunk."""
         ...
 
     async def publish(self, task: Task, version: int) -> None:
@@ -458,15 +468,23 @@ class Rows(Protocol):
         """See DocumentStore.begin."""
         ...
 
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        """A new version of the task's document that is to get the rows of one with the same bytes, if there is one."""
+        ...
+
+    async def copy(self, adopted: Adopted) -> None:
+        """Fill an adopted version; several small transactions. Raises LeaseLost."""
+        ...
+
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Add chunks to a staged version; ``words`` is what the word index reads before each text."""
+        """Add a part to a staged version; ``words`` is what the word index reads before the text of each chunk."""
         ...
 
     async def publish(self, task: Task, version: int) -> Withdrawn:

@@ -63,6 +63,16 @@ class ChunkRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """A new version that is to get the rows of version ``source``, which was made of the same bytes."""
+
+    version: int
+    source: int
+    chunk_count: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """What a delete took out of sight and what may now be collected: a version, and blobs by content hash."""
 
@@ -109,7 +119,7 @@ class Acceptance:
 
 
 UNCHANGED = "unchanged"
-"""The kind of a document whose bytes are indexed already."""
+"""The kind of a document whose bytes are indexed already, under its id or another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class ProcessorSettings:
         7 * 86_400.0, "seconds that a finished job is kept, and the bytes of its failed documents", low=0
     )
     read_timeout_s: float = setting(60.0, "seconds that reading one document may take", low=0.1)
+    read_timeout_s_per_mb: float = setting(2.0, "seconds more for each megabyte of the document", low=0)
     read_memory_bytes: int = setting(
         2 * 1024**3, "resident memory that a worker may use for one document", low=64 * 1024**2
     )

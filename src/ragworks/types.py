@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
@@ -19,6 +19,7 @@ Vectors = NDArray[np.float32]
 Mode = Literal["hybrid", "dense", "lexical"]
 TextKind = Literal["passage", "question"]
 Priority = Literal["low", "normal", "high"]
+TitleFrom = Literal["submission", "document", "name"]
 
 
 class Stage(StrEnum):
@@ -86,16 +87,34 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadDocument:
-    """A document after parse, clean, enrich and chunk: all that embedding and storing need."""
+class Part:
+    """A stretch of a document's parsed text, from code point ``start``, and the chunks that lie in it."""
 
+    start: int
     text: str
-    title: str
-    media_type: str
     chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """A document after parse, clean, enrich and chunk: all that embedding and storing need.
+
+    ``parts`` hold the whole text in order, a bounded stretch each, so that nobody needs to hold a whole document.
+    """
+
+    title: str
+    title_from: TitleFrom
+    media_type: str
+    chunk_count: int
+    parts: Iterable[Part]
     pages: int | None = None
     properties: Metadata = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def embedded_title(self) -> str:
+        """What is embedded before every passage: not a file's name, so that a renamed file keeps its vectors."""
+        return "" if self.title_from == "name" else self.title
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,14 +39,15 @@ class ScriptedReader:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument:
+    @asynccontextmanager
+    async def read(self, task: Task, on_stage: OnStage) -> AsyncIterator[ReadDocument]:
         self.reads.append(task.document_id)
         await self.gate.wait()
         if self.errors.get(task.document_id):
             raise self.errors[task.document_id].pop(0)
         on_stage(Stage.CHUNKING)
         text = await asyncio.to_thread(Path(self.path_of(task.content_hash)).read_text)
-        return read(text, title=task.title or task.name)
+        yield read(text, title=task.title or task.name, title_from="submission" if task.title else "name")
 
 
 class Bench:
@@ -112,6 +113,17 @@ async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: 
         assert job.documents[0].unchanged
         assert at.reader.reads == ["a"]
         assert (await at.at.store.document("default", "a")).metadata == {"year": 2026}
+
+
+async def test_a_renamed_document_costs_no_reading_and_no_embedding(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        await at.ended(await at.submit(doc("a.txt", "the battery lasts")))
+        embedded = len(at.model.texts)
+        job = await at.ended(await at.submit(doc("b.txt", "the battery lasts")))
+        assert not job.documents[0].unchanged
+        assert await at.found("battery") == {"a.txt", "b.txt"}
+        assert at.reader.reads == ["a.txt"]
+        assert len(at.model.texts) == embedded
 
 
 async def test_a_new_title_is_a_change_since_it_is_embedded(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ragworks.models.lexical import LexicalScorer
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.retrieval_service import RetrievalService
 from ragworks.settings import EmbeddingsSettings, RetrievalSettings
-from ragworks.types import Chunk, ReadDocument, Turn
+from ragworks.types import Chunk, Part, ReadDocument, Turn
 from stores import Opened, claimed, opened
 
 DOCUMENTS = {
@@ -47,13 +47,14 @@ class Library:
             for at, (start, text) in enumerate(zip(starts, texts, strict=True))
         )
         made = await self.embedder.embed_texts(texts)
-        document = ReadDocument(" ".join(texts), document_id, "text/plain", chunks)
+        part = Part(0, " ".join(texts), chunks)
+        document = ReadDocument(document_id, "document", "text/plain", len(chunks), (part,))
         version = await self.at.store.begin(
             task, document, fingerprint or self.embedder.fingerprint, self.embedder.dimension
         )
         keys = [self.embedder.embedding_key(text) for text in texts]
         vectors = [vector for vector in made.embeddings if vector is not None]
-        await self.at.store.stage(version, chunks, ["" for _ in texts], keys, vectors)
+        await self.at.store.stage(version, part, ["" for _ in texts], keys, vectors)
         await self.at.store.publish(task, version)
         await self.at.jobs.finish(task, unchanged=False, warnings=())
 
@@ -172,9 +173,10 @@ async def test_a_collection_of_another_model_is_refused(tmp_path: Path) -> None:
         await at.at.store.create_collection("old")
         task = await claimed(at.at, "x", collection="old", text="keel")
         made = await at.embedder.embed_texts(["keel"])
-        document = ReadDocument("keel", "x", "text/plain", (Chunk(0, 0, 4, "keel"),))
+        part = Part(0, "keel", (Chunk(0, 0, 4, "keel"),))
+        document = ReadDocument("x", "document", "text/plain", 1, (part,))
         version = await at.at.store.begin(task, document, "another-model", at.embedder.dimension)
-        await at.at.store.stage(version, document.chunks, [""], [b"k"], [made.embeddings[0]])  # type: ignore[list-item]
+        await at.at.store.stage(version, part, [""], [b"k"], [made.embeddings[0]])  # type: ignore[list-item]
         await at.at.store.publish(task, version)
         with pytest.raises(ModelMismatch, match="another-model"):
             await at.service.search("old", "keel")

@@ -292,7 +292,7 @@ async def test_a_stopped_attempt_stages_nothing_more(storage: Opened) -> None:
     version = await storage.store.begin(task, read(TEXT), "model", DIMENSION)
     await storage.store.delete_document("default", "bike")
     with pytest.raises(LeaseLost):
-        await storage.store.stage(version, read(TEXT).chunks, [""], [b"k"], [vector(TEXT)])
+        await storage.store.stage(version, next(iter(read(TEXT).parts)), [""], [b"k"], [vector(TEXT)])
     await storage.store.discard(version)
     assert (await storage.store.checkup()).healthy
 
@@ -314,3 +314,71 @@ async def test_index_folders_of_collections_that_are_gone_are_removed_at_start(t
         await at.rows.drop_collection("trial")  # and killed before the indexes are removed
     async with opened(tmp_path):
         assert [folder.name for folder in (tmp_path / "index").iterdir() if folder.name.startswith("trial")] == []
+
+
+async def test_the_same_bytes_under_another_name_are_adopted_with_their_vectors(storage: Opened) -> None:
+    """A file that was renamed must not be read and embedded again."""
+    await publish(storage, "old.txt", TEXT, pieces=3)
+    task = await claimed(storage, "new.txt", text=TEXT)
+    adopted = await storage.store.adopt(task, "model")
+    assert adopted is not None
+    assert await storage.rows.document("default", "new.txt") is None
+    await storage.store.publish(task, adopted.version)
+    await storage.jobs.finish(task, unchanged=False, warnings=())
+    await storage.store.delete_document("default", "old.txt")
+    assert await found(storage, "battery") == {"new.txt"}
+    assert await storage.store.text("default", "new.txt") == TEXT
+    after = await storage.store.checkup()
+    assert (after.documents, after.chunks, after.vectors, after.words, after.blobs) == (1, 3, 3, 3, 1)
+    assert after.healthy
+
+
+async def test_a_title_that_came_from_the_old_name_follows_the_new_one(storage: Opened) -> None:
+    task = await claimed(storage, "city_bike.txt", text=TEXT)
+    await storage.store.publish(task, await stage(storage, task, read(TEXT, title="city bike", title_from="name")))
+    await storage.jobs.finish(task, unchanged=False, warnings=())
+    moved = await claimed(storage, "town_bike.txt", text=TEXT)
+    adopted = await storage.store.adopt(moved, "model")
+    assert adopted is not None
+    await storage.store.publish(moved, adopted.version)
+    assert (await storage.store.document("default", "town_bike.txt")).title == "town bike"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("bike.md", {}),  # would be read as Markdown
+        ("bike", {}),
+        ("other.txt", {"title": "Given"}),  # the title is part of what is embedded
+        ("other.txt", {"media_type": "text/markdown"}),
+    ],
+)
+async def test_bytes_that_would_be_read_otherwise_are_not_adopted(
+    storage: Opened, name: str, fields: dict[str, str]
+) -> None:
+    await publish(storage, "bike.txt", TEXT)
+    assert await storage.store.adopt(await claimed(storage, name, text=TEXT, **fields), "model") is None
+
+
+async def test_a_title_that_was_given_to_one_document_is_not_lent_to_another(storage: Opened) -> None:
+    task = await claimed(storage, "bike.txt", text=TEXT, title="Mine")
+    await storage.store.publish(task, await stage(storage, task, read(TEXT, title="Mine", title_from="submission")))
+    assert await storage.store.adopt(await claimed(storage, "other.txt", text=TEXT), "model") is None
+
+
+async def test_vectors_of_another_model_and_collection_are_not_adopted(storage: Opened) -> None:
+    await storage.store.create_collection("other")
+    await publish(storage, "bike.txt", TEXT)
+    assert await storage.store.adopt(await claimed(storage, "a.txt", text=TEXT, collection="other"), "model") is None
+    assert await storage.store.adopt(await claimed(storage, "b.txt", text=TEXT), "another model") is None
+
+
+async def test_an_adopted_version_whose_source_went_away_half_way_is_never_shown(storage: Opened) -> None:
+    await publish(storage, "bike.txt", TEXT, pieces=3)
+    task = await claimed(storage, "new.txt", text=TEXT)
+    adopted = await storage.rows.adopt(task, "model")
+    assert adopted is not None
+    await storage.store.delete_document("default", "bike.txt")
+    await storage.rows.copy(adopted)
+    with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
+        await storage.store.publish(task, adopted.version)

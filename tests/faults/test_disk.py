@@ -43,10 +43,11 @@ class GatedReader:
         self.reads = 0
         self.gate = asyncio.Event()
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument:
+    @asynccontextmanager
+    async def read(self, task: Task, on_stage: OnStage) -> AsyncIterator[ReadDocument]:
         self.reads += 1
         await self.gate.wait()
-        return read(await asyncio.to_thread(Path(self._path_of(task.content_hash)).read_text))
+        yield read(await asyncio.to_thread(Path(self._path_of(task.content_hash)).read_text))
 
 
 @asynccontextmanager

@@ -29,8 +29,10 @@ Synced = list[object]
 class Unreadable:
     """A Reader that finds every document empty: what happens after acceptance is no matter here."""
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument:
+    @asynccontextmanager
+    async def read(self, task: Task, on_stage: OnStage) -> AsyncIterator[ReadDocument]:
         raise EmptyDocument("nothing in it")
+        yield
 
 
 @pytest.fixture

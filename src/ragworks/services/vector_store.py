@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
 from ragworks.protocols import Blobs, Clock, IndexHome, Rows
-from ragworks.records import Withdrawn
+from ragworks.records import Adopted, Withdrawn
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
 from ragworks.types import (
     Checkup,
-    Chunk,
     Collection,
     Document,
     Health,
     Page,
+    Part,
     ReadDocument,
     ServiceHealth,
     Task,
@@ -135,6 +135,16 @@ class VectorStore:
     async def current(self, collection: str, document_id: str) -> Document | None:
         return await self._rows.document(collection, document_id)
 
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        adopted = await self._rows.adopt(task, fingerprint)
+        if adopted:
+            try:
+                await self._rows.copy(adopted)
+            except BaseException:  # also when cancelled: nobody else knows of it yet
+                await asyncio.shield(self.discard(adopted.version))
+                raise
+        return adopted
+
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
         await self._collect()
         return await self._rows.begin(task, document, fingerprint, dimension)
@@ -142,12 +152,12 @@ class VectorStore:
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        await self._rows.stage(version, chunks, words, keys, vectors)
+        await self._rows.stage(version, part, words, keys, vectors)
 
     async def publish(self, task: Task, version: int) -> None:
         await _to_its_end(self._publish(task, version))

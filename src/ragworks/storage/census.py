@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -37,8 +37,7 @@ def take(db: sqlite3.Connection) -> Census:
         keys[document["collection"]] += [chunk["id"] for chunk in chunks]
         vectors += sum(_sound(chunk["vector"], document["dimension"]) for chunk in chunks)
         name = f"{document['collection']}/{document['id']}"
-        packed = db.execute("SELECT text FROM versions WHERE id = ?", (document["version"],)).fetchone()
-        for what in _document(document, packed, chunks):
+        for what in _document(db, document, chunks):
             problems[f"document {name}: {what}"] = frozenset([document["version"]])
     return Census(
         documents=len(shown),
@@ -49,19 +48,33 @@ def take(db: sqlite3.Connection) -> Census:
     )
 
 
-def _document(document: sqlite3.Row, packed: sqlite3.Row | None, chunks: list[sqlite3.Row]) -> Iterator[str]:
-    if packed is None:
+def _document(db: sqlite3.Connection, document: sqlite3.Row, chunks: list[sqlite3.Row]) -> Iterator[str]:
+    if document["chunk_count"] is None:
         yield f"its version {document['version']} is missing"
         return
     if len(chunks) != document["chunk_count"]:
         yield f"{document['chunk_count']} chunks expected, {len(chunks)} found"
-    text = zlib.decompress(packed["text"]).decode()
-    if any(text[chunk["start"] : chunk["end"]] != chunk["text"] for chunk in chunks):
-        yield "a chunk is not the text that its offsets point at"
+    yield from _texts(db, document["version"], chunks)
     if any(after["start"] < before["end"] for before, after in pairwise(chunks)):
         yield "chunks overlap: a passage is there twice"
     if unsound := [chunk["id"] for chunk in chunks if not _sound(chunk["vector"], document["dimension"])]:
         yield f"{len(unsound)} chunks have no usable vector"
+
+
+def _texts(db: sqlite3.Connection, version: int, chunks: list[sqlite3.Row]) -> Iterator[str]:
+    """What is wrong with the parts of its text, and with the chunks as stretches of them."""
+    at, waiting, wrong = 0, deque(chunks), False
+    for part in db.execute("SELECT start, length, text FROM texts WHERE version = ? ORDER BY start", (version,)):
+        text = zlib.decompress(part["text"]).decode()
+        if part["start"] != at or part["length"] != len(text):
+            yield f"its text has a part of {len(text)} code points at {part['start']}, expected at {at}"
+        at = part["start"] + len(text)
+        while waiting and waiting[0]["end"] <= at:
+            chunk = waiting.popleft()
+            begin = chunk["start"] - part["start"]
+            wrong = wrong or begin < 0 or text[begin : chunk["end"] - part["start"]] != chunk["text"]
+    if waiting or wrong:
+        yield "a chunk is not the text that its offsets point at"
 
 
 def _sound(packed: bytes, dimension: int) -> bool:
@@ -74,6 +87,10 @@ def _strays(db: sqlite3.Connection) -> Iterator[tuple[str, frozenset[Any]]]:
         f"SELECT c.id FROM chunks c WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.id = c.id >> {CHUNK_BITS})"
     ).fetchall()
     yield "%d chunks belong to no document", frozenset(row[0] for row in orphans)
+    texts = db.execute(
+        "SELECT DISTINCT t.version FROM texts t WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.id = t.version)"
+    ).fetchall()
+    yield "%d texts belong to no document", frozenset(row[0] for row in texts)
     staged = db.execute(
         "SELECT v.id FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) AND NOT "
         "EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease AND t.state = 'in_progress')"

@@ -7,34 +7,26 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    DocumentNotFound,
-    LeaseLost,
-    ModelMismatch,
-    VersionIncomplete,
-)
+from ragworks.errors import CollectionExists, DocumentNotFound
 from ragworks.protocols import Clock
-from ragworks.records import CHUNK_BITS, Census, Change, ChunkRow, IndexRows, Visible, Withdrawn
-from ragworks.storage import census
+from ragworks.records import CHUNK_BITS, Adopted, Census, Change, ChunkRow, IndexRows, Visible, Withdrawn
+from ragworks.storage import census, versions
 from ragworks.storage.filters import compile_filter
 from ragworks.storage.migrations import DEFAULT_COLLECTION
 from ragworks.storage.sqlite import Database
-from ragworks.types import Chunk, Collection, Document, Metadata, Page, ReadDocument, Task
+from ragworks.storage.versions import collection as known
+from ragworks.types import Collection, Document, Metadata, Page, Part, ReadDocument, Task
 
 BATCH = 500
 DOCUMENT = """
     SELECT d.*, v.content_hash, v.size_bytes, v.media_type, v.chunk_count, v.pages, v.properties, v.warnings, v.task_id
     FROM documents d JOIN versions v ON v.id = d.version
-"""
-STAGED = """
-    EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease AND t.state = 'in_progress')
 """
 NEEDED = """
     SELECT 1 FROM documents d JOIN versions v ON v.id = d.version WHERE v.content_hash = ?
@@ -43,7 +35,7 @@ NEEDED = """
 
 
 class SqliteRows:
-    """The rows of documents. Every method is one transaction, except ``collect``, which is several small ones."""
+    """The rows of documents. A method is one transaction, except ``copy`` and ``collect``: several small ones."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -57,12 +49,12 @@ class SqliteRows:
                 db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (name, self._clock.now()))
             except sqlite3.IntegrityError as error:
                 raise CollectionExists(name) from error
-            return _collection(db, name)
+            return known(db, name)
 
         return await self._database.write(work)
 
     async def collection(self, name: str) -> Collection:
-        return await self._database.read(lambda db: _collection(db, name))
+        return await self._database.read(lambda db: known(db, name))
 
     async def collections(self, limit: int, after: str | None) -> Page[Collection]:
         def work(db: sqlite3.Connection) -> Page[Collection]:
@@ -75,7 +67,7 @@ class SqliteRows:
 
     async def drop_collection(self, name: str) -> Sequence[Withdrawn]:
         def work(db: sqlite3.Connection) -> list[Withdrawn]:
-            _collection(db, name)
+            known(db, name)
             shown = db.execute(
                 "SELECT v.id, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
                 "WHERE d.collection = ?",
@@ -101,7 +93,7 @@ class SqliteRows:
 
     async def document(self, collection: str, document_id: str) -> Document | None:
         def work(db: sqlite3.Connection) -> Document | None:
-            _collection(db, collection)
+            known(db, collection)
             row = db.execute(f"{DOCUMENT} WHERE d.collection = ? AND d.id = ?", (collection, document_id)).fetchone()
             return _document(row) if row else None
 
@@ -109,7 +101,7 @@ class SqliteRows:
 
     async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
         def work(db: sqlite3.Connection) -> Page[Document]:
-            _collection(db, collection)
+            known(db, collection)
             rows = db.execute(
                 f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? ORDER BY d.id LIMIT ?",
                 (collection, after or "", limit + 1),
@@ -119,23 +111,21 @@ class SqliteRows:
         return await self._database.read(work)
 
     async def text(self, collection: str, document_id: str) -> str:
-        def work(db: sqlite3.Connection) -> bytes:
-            _collection(db, collection)
+        def work(db: sqlite3.Connection) -> list[bytes]:
+            known(db, collection)
             row = db.execute(
-                "SELECT v.text FROM documents d JOIN versions v ON v.id = d.version "
-                "WHERE d.collection = ? AND d.id = ?",
-                (collection, document_id),
+                "SELECT version FROM documents WHERE collection = ? AND id = ?", (collection, document_id)
             ).fetchone()
             if row is None:
                 raise DocumentNotFound(collection, document_id)
-            return bytes(row[0])
+            return [part[0] for part in db.execute("SELECT text FROM texts WHERE version = ? ORDER BY start", row)]
 
         packed = await self._database.read(work)
-        return await asyncio.to_thread(lambda: zlib.decompress(packed).decode())
+        return await asyncio.to_thread(lambda: "".join(zlib.decompress(part).decode() for part in packed))
 
     async def delete_document(self, collection: str, document_id: str) -> Withdrawn:
         def work(db: sqlite3.Connection) -> Withdrawn:
-            _collection(db, collection)
+            known(db, collection)
             return _withdraw(db, collection, document_id, self._clock.now())
 
         return await self._database.write(work)
@@ -143,113 +133,41 @@ class SqliteRows:
     # the life of a version
 
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
-        packed = await asyncio.to_thread(lambda: zlib.compress(document.text.encode(), 1))
+        return await self._database.write(lambda db: versions.begin(db, task, document, fingerprint, dimension))
 
-        def work(db: sqlite3.Connection) -> int:
-            _hold(db, task)
-            collection = _collection(db, task.collection)
-            if collection.fingerprint not in ("", fingerprint):
-                raise ModelMismatch(task.collection, collection.fingerprint, fingerprint)
-            db.execute(
-                "UPDATE collections SET fingerprint = ?, dimension = ? WHERE name = ?",
-                (fingerprint, dimension, task.collection),
-            )
-            cursor = db.execute(
-                "INSERT INTO versions (collection, document_id, task_id, lease, content_hash, size_bytes, media_type, "
-                "parsed_title, pages, properties, warnings, chunk_count, text) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    task.collection,
-                    task.document_id,
-                    task.id,
-                    task.lease,
-                    task.content_hash,
-                    task.size_bytes,
-                    document.media_type,
-                    document.title,
-                    document.pages,
-                    json.dumps(document.properties),
-                    json.dumps(document.warnings),
-                    len(document.chunks),
-                    packed,
-                ),
-            )
-            return int(cursor.lastrowid or 0)
+    async def adopt(self, task: Task, fingerprint: str) -> Adopted | None:
+        if await self._database.read(lambda db: versions.adoptable(db, task) is None):
+            return None
+        return await self._database.write(lambda db: versions.adopt(db, task, fingerprint))
 
-        return await self._database.write(work)
+    async def copy(self, adopted: Adopted) -> None:
+        for after in range(0, adopted.chunk_count, BATCH):
+            await self._database.write(partial(versions.copy_chunks, adopted=adopted, after=after, limit=BATCH))
+        await self._database.write(lambda db: versions.copy_texts(db, adopted))
 
     async def stage(
         self,
         version: int,
-        chunks: Sequence[Chunk],
+        part: Part,
         words: Sequence[str],
         keys: Sequence[bytes],
         vectors: Sequence[NDArray[np.float32]],
     ) -> None:
-        rows = [
-            (
-                version << CHUNK_BITS | chunk.ordinal,
-                key,
-                chunk.start,
-                chunk.end,
-                chunk.page,
-                json.dumps(chunk.headings),
-                chunk.text,
-                before,
-                vector.astype(np.float16).tobytes(),
-            )
-            for chunk, before, key, vector in zip(chunks, words, keys, vectors, strict=True)
-        ]
-
-        def work(db: sqlite3.Connection) -> None:
-            if db.execute(f"SELECT 1 FROM versions v WHERE v.id = ? AND {STAGED}", (version,)).fetchone() is None:
-                raise LeaseLost(f"version {version} is no longer being written: its task was cancelled or taken over")
-            db.executemany("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?)", rows)
-
-        await self._database.write(work)
+        text = await asyncio.to_thread(versions.packed, part)
+        await self._database.write(lambda db: versions.stage(db, version, part, text, words, keys, vectors))
 
     async def publish(self, task: Task, version: int) -> Withdrawn:
-        def work(db: sqlite3.Connection) -> Withdrawn:
-            _hold(db, task)
-            row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
-            staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", _range(version)).fetchone()[0]
-            if staged != row["chunk_count"]:
-                raise VersionIncomplete(f"version {version} has {staged} of {row['chunk_count']} chunks")
-            old = db.execute(
-                "SELECT d.version, d.created_at, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
-                "WHERE d.collection = ? AND d.id = ?",
-                (task.collection, task.document_id),
-            ).fetchone()
-            if old:
-                _change(db, task.collection, old["version"], added=False)
-            _change(db, task.collection, version, added=True)
-            now = self._clock.now()
-            db.execute(
-                "INSERT OR REPLACE INTO documents (collection, id, version, name, title, metadata, created_at, updated_at, "
-                "origin) VALUES (?,?,?,?,?,?,?,?,?)",
-                (
-                    task.collection,
-                    task.document_id,
-                    version,
-                    task.name,
-                    task.title or row["parsed_title"],
-                    json.dumps(task.metadata),
-                    old["created_at"] if old else now,
-                    now,
-                    task.origin,
-                ),
-            )
-            return Withdrawn(old["version"], frozenset([old["content_hash"]])) if old else Withdrawn(None, frozenset())
-
-        return await self._database.write(work)
+        return await self._database.write(lambda db: versions.publish(db, task, version, self._clock.now()))
 
     async def describe(self, task: Task) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            _hold(db, task)
+            versions.hold(db, task)
             cursor = db.execute(
                 "UPDATE documents SET metadata = :metadata, title = coalesce(:title, title), name = :name, "
                 "origin = :origin, updated_at = :now "
                 "WHERE collection = :collection AND id = :id "
-                "AND (metadata <> :metadata OR title <> coalesce(:title, title) OR name <> :name OR origin IS NOT :origin)",
+                "AND (metadata <> :metadata OR title <> coalesce(:title, title) OR name <> :name "
+                "OR origin IS NOT :origin)",
                 {
                     "metadata": json.dumps(task.metadata),
                     "title": task.title,
@@ -271,27 +189,15 @@ class SqliteRows:
                 row[0]
                 for row in db.execute(
                     "SELECT v.id FROM versions v WHERE NOT EXISTS (SELECT 1 FROM documents d WHERE d.version = v.id) "
-                    f"AND NOT {STAGED}"
+                    f"AND NOT {versions.STAGED}"
                 )
             ]
         )
 
     async def collect(self, version: int) -> None:
         """Delete the rows of a version, a few at a time, so that others can write in between; a visible one stays."""
-        unseen = "NOT EXISTS (SELECT 1 FROM documents WHERE version = ?)"
-        while await self._database.write(
-            lambda db: (
-                db.execute(
-                    "DELETE FROM chunks WHERE id IN "
-                    f"(SELECT id FROM chunks WHERE id BETWEEN ? AND ? AND {unseen} LIMIT ?)",
-                    (*_range(version), version, BATCH),
-                ).rowcount
-            )
-        ):
+        while await self._database.write(lambda db: versions.collect_some(db, version, BATCH)):
             pass
-        await self._database.write(
-            lambda db: db.execute(f"DELETE FROM versions WHERE id = ? AND {unseen}", (version, version)) and None
-        )
 
     async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:
         """Call ``remove`` for each content hash that no document and no open or failed task needs."""
@@ -337,7 +243,7 @@ class SqliteRows:
         def work(db: sqlite3.Connection) -> IndexRows:
             rows = db.execute(
                 "SELECT id, words, text, vector FROM chunks WHERE id BETWEEN ? AND ? AND id > ? ORDER BY id LIMIT ?",
-                (*_range(version), after, limit),
+                (*versions.span(version), after, limit),
             ).fetchall()
             return IndexRows(
                 np.array([row["id"] for row in rows], dtype=np.uint64),
@@ -399,31 +305,6 @@ class SqliteRows:
         return await self._database.read(work)
 
 
-def _collection(db: sqlite3.Connection, name: str) -> Collection:
-    row = db.execute("SELECT * FROM collections WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise CollectionNotFound(name)
-    return Collection(**row)
-
-
-def _hold(db: sqlite3.Connection, task: Task) -> None:
-    row = db.execute("SELECT state, lease FROM tasks WHERE id = ?", (task.id,)).fetchone()
-    if row is None or row["state"] != "in_progress" or row["lease"] != task.lease:
-        raise LeaseLost(f"task {task.id} was cancelled or taken over")
-
-
-def _range(version: int) -> tuple[int, int]:
-    return version << CHUNK_BITS, ((version + 1) << CHUNK_BITS) - 1
-
-
-def _change(db: sqlite3.Connection, collection: str, version: int, *, added: bool) -> None:
-    db.execute(
-        "INSERT INTO changes (collection, version, added, chunk_count) "
-        "SELECT ?, id, ?, chunk_count FROM versions WHERE id = ?",
-        (collection, added, version),
-    )
-
-
 def _withdraw(db: sqlite3.Connection, collection: str, document_id: str, now: float) -> Withdrawn:
     """Take a document out of sight, with every attempt at it. Raises DocumentNotFound."""
     row = db.execute(
@@ -439,7 +320,7 @@ def _withdraw(db: sqlite3.Connection, collection: str, document_id: str, now: fl
     if row is None and not cancelled:
         raise DocumentNotFound(collection, document_id)
     if row:
-        _change(db, collection, row["version"], added=False)
+        versions.change(db, collection, row["version"], added=False)
         db.execute("DELETE FROM documents WHERE collection = ? AND id = ?", (collection, document_id))
     hashes = {one["content_hash"] for one in [*cancelled, *([row] if row else [])]}
     return Withdrawn(row["version"] if row else None, frozenset(hashes))

@@ -349,11 +349,11 @@ def _insert(
 
 
 def _is_held(db: sqlite3.Connection, collection: str, one: Incoming) -> bool:
-    """Whether these bytes answer under this id already, so that reading them again will not be needed."""
+    """Whether these bytes are in the collection already, so that reading them again will not be needed."""
     found = db.execute(
         "SELECT 1 FROM documents d JOIN versions v ON v.id = d.version "
-        "WHERE d.collection = ? AND d.id = ? AND v.content_hash = ?",
-        (collection, one.document_id, one.content_hash),
+        "WHERE d.collection = ? AND v.content_hash = ?",
+        (collection, one.content_hash),
     )
     return found.fetchone() is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -24,6 +25,11 @@ def _first(db: sqlite3.Connection) -> None:
 
 def _second(db: sqlite3.Connection) -> None:
     _statements(db, "sqlite_2.sql")
+    for (version,) in db.execute("SELECT id FROM versions").fetchall():
+        (text,) = db.execute("SELECT text FROM versions WHERE id = ?", (version,)).fetchone()
+        length = len(zlib.decompress(text).decode())
+        db.execute("INSERT INTO texts (version, start, length, text) VALUES (?, 0, ?, ?)", (version, length, text))
+    db.execute("ALTER TABLE versions DROP COLUMN text")
 
 
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)

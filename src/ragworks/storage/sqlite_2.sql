@@ -21,5 +21,16 @@ ALTER TABLE jobs ADD COLUMN webhook_attempts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN webhook_error TEXT;
 CREATE INDEX jobs_webhook ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL;
 
+-- The parsed text of a version, in stretches: code points from start, UTF-8, zlib. It replaces versions.text.
+CREATE TABLE texts (
+    version INTEGER NOT NULL,
+    start   INTEGER NOT NULL,
+    length  INTEGER NOT NULL,
+    text    BLOB NOT NULL
+);
+CREATE UNIQUE INDEX texts_version ON texts (version, start);
+-- Where parsed_title came from: submission, document or name. Of older versions nobody knows.
+ALTER TABLE versions ADD COLUMN title_from TEXT NOT NULL DEFAULT 'submission';
+
 ALTER TABLE tasks ADD COLUMN origin TEXT;
 ALTER TABLE documents ADD COLUMN origin TEXT;

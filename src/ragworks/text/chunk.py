@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ragworks.text.parse_markdown import trimmed
 from ragworks.text.tokens import Tokenize
@@ -28,6 +28,8 @@ _LONGEST_TITLE = 120
 _SMALL_SHARE = 4
 # Below this share it is a heading or a line that leads in, and stays with what follows even if that must be cut.
 _TINY_SHARE = 8
+# So many code points are cut at a time: their token spans take some 40 MB, however long the document is.
+_WINDOW = 256 * 1024
 
 _PARAGRAPHS = re.compile(r"\n[ \t\r]*\n\s*")
 _ITEMS = re.compile(r"\n(?=[ \t]*(?:[-*+•]|\d+[.)])[ \t])")
@@ -41,20 +43,20 @@ _CUTS = {
 }
 
 
-def chunk(parsed: Parsed, title: str, tokens: Tokenize, budget: int) -> tuple[Chunk, ...]:
-    """Passages of at most ``budget`` tokens each, what is embedded before them included.
+def chunk(parsed: Parsed, title: str, tokens: Tokenize, budget: int) -> Iterator[Chunk]:
+    """Passages, as they are cut, of at most ``budget`` tokens each, what is embedded before them included.
 
     Only where a title takes more than two thirds of a small budget does the text keep a third and go beyond it.
     In order, without overlap; together they hold every character of every section that is not whitespace. None crosses
     a page.
     """
-    cutter = _Cutter(parsed.text, title, tokens, budget)
-    made: list[Chunk] = []
-    for group in _groups(parsed.sections, cutter):
-        for start, end, headings, prefix in cutter.passages(group):
-            text = parsed.text[start:end]
-            made.append(Chunk(len(made), start, end, text, headings, group[0].page, prefix))
-    return tuple(made)
+    ordinal = 0
+    for window in _windows(parsed):
+        cutter = _Cutter(parsed.text, window, title, tokens, budget)
+        for group in _groups(window.sections, cutter):
+            for start, end, headings, prefix in cutter.passages(group):
+                yield Chunk(ordinal, start, end, parsed.text[start:end], headings, group[0].page, prefix)
+                ordinal += 1
 
 
 def embed_text(chunk: Chunk, title: str) -> str:
@@ -70,9 +72,10 @@ class _Ruler:
     ends: list[int]
 
     @classmethod
-    def over(cls, text: str, tokens: Tokenize) -> _Ruler:
+    def over(cls, text: str, tokens: Tokenize, at: int = 0) -> _Ruler:
+        """``text`` begins at code point ``at`` of what is measured."""
         spans = tokens(text)
-        return cls([start for start, _ in spans], [end for _, end in spans])
+        return cls([at + start for start, _ in spans], [at + end for _, end in spans])
 
     def cost(self, start: int, end: int) -> int:
         count = bisect_left(self.starts, end) - bisect_right(self.ends, start)
@@ -85,11 +88,59 @@ class _Ruler:
         return min(self.starts[last], furthest) if last < len(self.starts) else furthest
 
 
+@dataclass(slots=True)
+class _Window:
+    """Sections that are cut together. ``headers`` are the header rows of tables that began in an earlier window, by
+    where their sections start in this one."""
+
+    sections: list[Section]
+    headers: dict[int, str]
+
+
+def _windows(parsed: Parsed) -> Iterator[_Window]:
+    window, first = _Window([], {}), 0
+    for section, header in _bounded(parsed):
+        if window.sections and section.end - first > _WINDOW:
+            yield window
+            window = _Window([], {})
+        if not window.sections:
+            first = section.start
+        if header:
+            window.headers[section.start] = header
+        window.sections.append(section)
+    if window.sections:
+        yield window
+
+
+def _bounded(parsed: Parsed) -> Iterator[tuple[Section, str]]:
+    """Every section, cut to a window's length, with the header rows of the table that it continues, if it does."""
+    for section in parsed.sections:
+        start, header = section.start, ""
+        while section.end - start > _WINDOW:
+            end = _break(parsed.text, start, start + _WINDOW)
+            yield replace(section, start=start, end=end), header
+            if section.kind == "table" and not header:
+                header = "\n".join(parsed.text[start:end].split("\n", 2)[:2])
+            start = end
+        yield replace(section, start=start), header
+
+
+def _break(text: str, start: int, limit: int) -> int:
+    """The last good place to cut before ``limit``: after a paragraph, a line or a word."""
+    for mark in ("\n\n", "\n", " "):
+        at = text.rfind(mark, start + _WINDOW // 2, limit)
+        if at >= 0:
+            return at + len(mark)
+    return limit
+
+
 class _Cutter:
-    def __init__(self, text: str, title: str, tokens: Tokenize, budget: int) -> None:
+    def __init__(self, text: str, window: _Window, title: str, tokens: Tokenize, budget: int) -> None:
         self.text = text
         self.budget = budget
-        self._ruler = _Ruler.over(text, tokens)
+        self._headers = window.headers
+        first, last = window.sections[0].start, window.sections[-1].end
+        self._ruler = _Ruler.over(text[first:last], tokens, first)
         self._title = title[:_LONGEST_TITLE]
         self._tokens = tokens
         self._rooms: dict[str, int] = {}
@@ -123,7 +174,7 @@ class _Cutter:
         headings = _shared(group)
         prefix = self.path(headings)
         start, end = trimmed(self.text, group[0].start, group[-1].end)
-        if self.cost(start, end) <= self.room(prefix):
+        if group[-1].start not in self._headers and self.cost(start, end) <= self.room(prefix):
             yield start, end, headings, prefix
             return
         yield from self._cut(group)
@@ -141,16 +192,18 @@ class _Cutter:
         ]
         for first, last in self._packed(pieces, room):
             # What begins before the table's second line holds the header itself.
-            yield first, last, long.headings, path if first <= long.start else header or path
+            holds = first <= long.start and long.start not in self._headers
+            yield first, last, long.headings, path if holds else header or path
 
     def _table_header(self, section: Section, path: str) -> str:
         """Path and header rows, for the later passages of a table; nothing when it is none, or takes too much room."""
         if section.kind != "table":
             return ""
         rows = self.text[section.start : section.end].split("\n", 2)
-        header = "\n".join(part for part in (path, *rows[:2]) if part)
+        names = self._headers.get(section.start) or ("\n".join(rows[:2]) if len(rows) > 2 else "")
+        header = "\n".join(part for part in (path, names) if part)
         enough = self.budget - 2 * (self.budget // _PREFIX_SHARE)
-        return header if len(rows) > 2 and self.room(header) >= enough else ""
+        return header if names and self.room(header) >= enough else ""
 
     def _pieces(self, span: Span, room: int, cuts: tuple[re.Pattern[str], ...]) -> Iterator[Span]:
         """Trimmed spans of at most ``room`` tokens that together hold all of ``span``."""
@@ -190,7 +243,7 @@ class _Cutter:
         yield first, last
 
 
-def _groups(sections: tuple[Section, ...], cutter: _Cutter) -> Iterator[list[Section]]:
+def _groups(sections: list[Section], cutter: _Cutter) -> Iterator[list[Section]]:
     """Runs of sections that make one chunk; one that is too long for that ends its run."""
     group: list[Section] = []
     for run in _runs(sections, cutter):
@@ -202,7 +255,7 @@ def _groups(sections: tuple[Section, ...], cutter: _Cutter) -> Iterator[list[Sec
         yield group
 
 
-def _runs(sections: tuple[Section, ...], cutter: _Cutter) -> Iterator[list[Section]]:
+def _runs(sections: list[Section], cutter: _Cutter) -> Iterator[list[Section]]:
     """What stands under one heading on one page, as far as it fits together: prose, its table, prose again."""
     run: list[Section] = []
     for section in sections:

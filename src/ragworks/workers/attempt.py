@@ -85,9 +85,11 @@ class Attempt:
         """What the watchdog judges."""
         return Seen(self._since, self._last_sign, self._waits_for)
 
-    def cost(self) -> Cost:
-        """Of an attempt that completed."""
+    def cost(self) -> Cost | None:
+        """Of an attempt that completed; None if it found the work done, and read nothing."""
         task = self.task
+        if not self._chunks:
+            return None
         kind = kind_of(task.media_type, task.name)
         return Cost(kind, task.size_bytes, self._chunks, self._read_s, self._embed_s)
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import os
+import pickle
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
+from ragworks.errors import StorageFull
 from ragworks.protocols import OnStage
 from ragworks.text.chunk import chunk
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
+from ragworks.text.names import stem
 from ragworks.text.parse import parse
+from ragworks.text.parts import parts
 from ragworks.text.tokens import Tokenize, wordpiece, words
-from ragworks.types import ReadDocument, Stage, Task
+from ragworks.types import Part, ReadDocument, Stage, Task, TitleFrom
 
 Result = TypeVar("Result")
 
@@ -36,11 +45,24 @@ class Pool(Protocol):
     ) -> Result: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What reading one document may take; time grows with its size, since a long text takes long to cut."""
+
+    base_s: float
+    per_megabyte_s: float
+    memory_bytes: int
+
+    def seconds(self, size_bytes: int) -> float:
+        return self.base_s + self.per_megabyte_s * size_bytes / 1e6
+
+
 class PooledReader:
     """Reads documents in the children of a pool, so that a bad one costs itself and nothing else.
 
     ``path_of`` gives the path of a content hash, ``tokenizer_path`` that of a model's ``tokenizer.json``; None counts
-    words.
+    words. What was read waits in a file below ``spool_folder``: the worker is free for the next document at once, and
+    no process holds more of it than a part.
     """
 
     def __init__(
@@ -50,34 +72,43 @@ class PooledReader:
         *,
         tokenizer_path: Callable[[], str | None],
         chunk_tokens: int,
-        limit_s: float,
-        max_memory_bytes: int,
+        limits: ReadLimits,
+        spool_folder: Path,
     ) -> None:
         self._pool = pool
         self._path_of = path_of
         self._tokenizer_path = tokenizer_path
         self._chunk_tokens = chunk_tokens
-        self._limit_s = limit_s
-        self._max_memory_bytes = max_memory_bytes
+        self._limits = limits
+        self._spool_folder = spool_folder
 
-    async def read(self, task: Task, on_stage: OnStage) -> ReadDocument:
-        """The task's document as chunks. Raises a DocumentError when it cannot be read."""
-        return await self._pool.run(
-            read_document,
-            self._path_of(task.content_hash),
-            task.name,
-            task.media_type,
-            task.title,
-            self._tokenizer_path(),
-            self._chunk_tokens,
-            limit_s=self._limit_s,
-            max_memory_bytes=self._max_memory_bytes,
-            on_message=lambda stage: on_stage(Stage(stage)),
-        )
+    @asynccontextmanager
+    async def read(self, task: Task, on_stage: OnStage) -> AsyncIterator[ReadDocument]:
+        """The task's document as chunks. Raises a DocumentError when it cannot be read, StorageFull."""
+        spool, name = await asyncio.to_thread(_spool, self._spool_folder)
+        with spool:
+            try:
+                document = await self._pool.run(
+                    read_document,
+                    self._path_of(task.content_hash),
+                    name,
+                    task.name,
+                    task.media_type,
+                    task.title,
+                    self._tokenizer_path(),
+                    self._chunk_tokens,
+                    limit_s=self._limits.seconds(task.size_bytes),
+                    max_memory_bytes=self._limits.memory_bytes,
+                    on_message=lambda stage: on_stage(Stage(stage)),
+                )
+            finally:
+                os.unlink(name)  # the open file stays as long as somebody reads it, whoever is killed
+            yield replace(document, parts=unspooled(spool))
 
 
 def read_document(
     path: str,
+    spool: str,
     name: str,
     media_type: str | None,
     title: str | None,
@@ -87,7 +118,8 @@ def read_document(
 ) -> ReadDocument:
     """The file at ``path``: parsed, cleaned, enriched, cut to chunks. ``title`` overrides the document's own.
 
-    Raises a DocumentError. Blocks; ``on_stage`` hears each stage as it begins.
+    The parts go to the file ``spool`` one after another, not into the result. Raises a DocumentError, StorageFull.
+    Blocks; ``on_stage`` hears each stage as it begins.
     """
     on_stage(Stage.PARSING)
     parsed = parse(Path(path).read_bytes(), name, media_type)
@@ -96,11 +128,50 @@ def read_document(
     on_stage(Stage.ENRICHING)
     parsed = enrich(parsed, name)
     on_stage(Stage.CHUNKING)
-    called = title or parsed.title or name
-    chunks = chunk(parsed, called, _tokenize(tokenizer_path), chunk_tokens)
-    return ReadDocument(
-        parsed.text, called, parsed.media_type, chunks, parsed.pages, parsed.properties, parsed.warnings
+    own: TitleFrom = "name" if parsed.title in (None, stem(name)) else "document"
+    document = ReadDocument(
+        title or parsed.title or name,
+        "submission" if title else own,
+        parsed.media_type,
+        0,
+        (),
+        parsed.pages,
+        parsed.properties,
+        parsed.warnings,
     )
+    chunks = chunk(parsed, document.embedded_title, _tokenize(tokenizer_path), chunk_tokens)
+    return replace(document, chunk_count=_write(spool, parts(parsed.text, chunks)))
+
+
+def _spool(folder: Path) -> tuple[BinaryIO, str]:
+    """A new file, open to read, and its name. Raises StorageFull."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="read-", dir=folder)
+    except OSError as error:
+        raise StorageFull(f"cannot write below {folder}: {error.strerror}") from error
+    return open(handle, "rb"), name
+
+
+def _write(spool: str, made: Iterator[Part]) -> int:
+    """The number of chunks in the parts, which are in the file then."""
+    count = 0
+    try:
+        with Path(spool).open("wb") as file:
+            for part in made:
+                pickle.dump(part, file, protocol=pickle.HIGHEST_PROTOCOL)
+                count += len(part.chunks)
+    except OSError as error:
+        raise StorageFull(f"cannot write what was read to {spool}: {error.strerror}") from error
+    return count
+
+
+def unspooled(spool: BinaryIO) -> Iterator[Part]:
+    """The parts that ``read_document`` wrote, each once."""
+    while True:
+        try:
+            yield pickle.load(spool)
+        except EOFError:
+            return
 
 
 @lru_cache(maxsize=2)

@@ -20,7 +20,7 @@ def tokens_of(made: Chunk) -> int:
 
 
 def chunks_of(text: str, budget: int = 40) -> tuple[Chunk, ...]:
-    return chunk(parse_markdown(text), TITLE, words, budget)
+    return tuple(chunk(parse_markdown(text), TITLE, words, budget))
 
 
 @given(st.one_of(paged(), markdown().map(parse_markdown), anything.map(parse_markdown)), BUDGETS)
@@ -123,8 +123,43 @@ def test_a_text_is_tokenised_once() -> None:
         return words(text)
 
     text = "One two three four five. " * 400
-    chunk(assemble([Piece(text)], "application/pdf"), TITLE, counting, 40)
+    list(chunk(assemble([Piece(text)], "application/pdf"), TITLE, counting, 40))
     assert [size for size in calls if size > 100] == [len(text.strip())]
+
+
+def test_a_long_text_is_cut_a_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spans of 200 MB of text at once took gigabytes."""
+    monkeypatch.setattr("ragworks.text.chunk._WINDOW", 1000)
+    calls: list[int] = []
+
+    def counting(text: str) -> list[tuple[int, int]]:
+        calls.append(len(text))
+        return words(text)
+
+    parsed = parse_markdown("One two three four five. " * 400)
+    assert "".join(made.text for made in chunk(parsed, TITLE, counting, 40)).replace(" ", "") == parsed.text.replace(
+        " ", ""
+    )
+    assert max(calls) <= 1000
+
+
+@given(st.one_of(paged(), markdown().map(parse_markdown)), BUDGETS, st.integers(20, 400))
+def test_however_small_the_window_is_chunks_hold_all_of_the_text_within_the_budget(
+    parsed: Parsed, budget: int, window: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ragworks.text.chunk._WINDOW", window)
+        made = list(chunk(parsed, TITLE, words, budget))
+    assert all(tokens_of(one) <= budget for one in made)
+    assert "".join("".join(one.text for one in made).split()) == "".join(parsed.text.split())
+
+
+def test_a_table_that_goes_on_in_the_next_window_keeps_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ragworks.text.chunk._WINDOW", 300)
+    rows = "\n".join(f"| part {number} | {number} EUR |" for number in range(60))
+    first, *later = chunks_of(f"# Prices\n\n| Name | Price |\n|---|---|\n{rows}", budget=60)
+    assert first.prefix == "Prices"
+    assert {part.prefix for part in later} == {"Prices\n| Name | Price |\n|---|---|"}
 
 
 @pytest.mark.parametrize(
