@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/estimates.py [--files DIR] [--texts FILE.jsonl ...] [--jobs 40] [--beside 0.25] [--warm-up 10]
 [--model bundled|hashing] [--json]. DIR holds files of mixed formats, each FILE texts as of BEIR (`_id`, `title`,
-`text`). A job draws 1 to 200 of them, of one source or of several; some are submitted while the one before still runs,
+`text`). A job draws 1 to 100 of them, of one source or of several; some are submitted while the one before still runs,
 some repeat documents that are in. The error of a job is |predicted - actual| / actual, actual from the accepted request
 to the end of its last document, by the server's clock. Jobs of the warm-up are reported apart: there the server knows
 its priors only. Caveats: other programs on the same cores change the speed between estimate and end, and a file that
@@ -27,7 +27,7 @@ import httpx
 from corpus import DEADLINE_S, ENDED, NOT_DOCUMENTS, ready, running
 from crash import commit, machine
 
-SIZES = (1, 1, 2, 5, 10, 20, 50, 100, 200)
+SIZES = (1, 1, 2, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Source:
 class Job:
     source: str
     documents: int
+    failed: int
     beside: bool
     predicted_s: float
     actual_s: float
@@ -130,7 +131,8 @@ async def run(client: httpx.AsyncClient, source: str, documents: list[tuple[str,
                 job = json.loads(line.removeprefix("data: "))
     if job["status"] not in ENDED:
         raise SystemExit(f"the events of job {job['id']} broke off")
-    return Job(source, len(documents), beside, predicted, job["finished_at"] - job["created_at"])
+    failed = job["file_counts"]["failed"]
+    return Job(source, len(documents), failed, beside, predicted, job["finished_at"] - job["created_at"])
 
 
 def report(jobs: list[Job], own: dict[str, float | None], given: argparse.Namespace) -> dict[str, Any]:

@@ -351,8 +351,7 @@ def _insert(
 def _is_held(db: sqlite3.Connection, collection: str, one: Incoming) -> bool:
     """Whether these bytes are in the collection already, so that reading them again will not be needed."""
     found = db.execute(
-        "SELECT 1 FROM documents d JOIN versions v ON v.id = d.version "
-        "WHERE d.collection = ? AND v.content_hash = ?",
+        "SELECT 1 FROM documents d JOIN versions v ON v.id = d.version WHERE d.collection = ? AND v.content_hash = ?",
         (collection, one.content_hash),
     )
     return found.fetchone() is not None
