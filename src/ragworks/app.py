@@ -55,7 +55,10 @@ class _Parts:
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
         self.rows = SqliteRows(self.database, self.clock)
-        self.jobs = SqliteJobs(self.database, self.clock)
+        processor = settings.document_processor
+        self.jobs = SqliteJobs(
+            self.database, self.clock, slots=processor.concurrent_documents, lease_s=processor.silence_s
+        )
         self.blobs = FileBlobs(self.folder.blobs)
         self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
@@ -114,6 +117,7 @@ class App:
             store=self.vector_store,
             clock=parts.clock,
             rng=parts.rng,
+            workers=parts.pool.size,
             on_stage_end=self.metrics.stage,
             on_document=self._ended,
             webhooks=parts.webhooks(settings.document_processor, self.metrics.webhook),

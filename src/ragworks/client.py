@@ -122,6 +122,14 @@ class Client:
     async def retry(self, job_id: str) -> Json:
         return await self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/retry")
 
+    async def dead_letters(self) -> list[Json]:
+        """The documents whose last attempt failed, over all jobs."""
+        return await self._listed("/v1/dead-letters")
+
+    async def retry_dead(self) -> Json:
+        """Queue every dead letter again that there is room for: how many were ``queued``, how many are ``left``."""
+        return await self._json("POST", "/v1/dead-letters/retry")
+
     async def follow(self, job_id: str) -> AsyncIterator[Json]:
         """The job now, then whenever it changed, up to its final state; survives a connection that breaks off."""
         silent = 0

@@ -368,6 +368,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A document whose last attempt failed. ``failed_at`` is seconds since the epoch."""
+
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: Stage | None
+    error_code: str
+    error_message: str
+    attempts: int
+    failed_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Checkup:
     """What ``doctor`` found: the counts that must agree, and a sentence per thing that does not."""
 

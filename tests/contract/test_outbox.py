@@ -100,7 +100,7 @@ async def test_what_was_delivered_is_never_due_again(storage: Opened, outbox: Sq
     await storage.clock.advance(1e6)
     assert await outbox.due(9) == []
     assert await shown(storage, job_id) == Webhook(URL, "delivered", 1, storage.clock.now() - 1e6, None)
-    await storage.jobs.retry(job_id)
+    await storage.jobs.retry(ROOM, job_id=job_id)
     assert await outbox.due(9) == []
 
 
@@ -128,7 +128,7 @@ async def test_a_webhook_that_was_given_up_is_sent_again_by_a_retry_of_its_job(
     await outbox.settle(due, "it answered 503; attempt 8 of 8 failed", None)
     assert await outbox.due(9) == []
     assert (await shown(storage, job_id)).status == "failed"
-    assert await storage.jobs.retry(job_id) == 0
+    assert (await storage.jobs.retry(ROOM, job_id=job_id)).queued == 0
     assert [one.job_id for one in await outbox.due(9)] == [job_id]
 
 
@@ -137,13 +137,28 @@ async def test_the_end_of_a_retried_job_is_news_of_its_own(storage: Opened, outb
     job_id = await submit(storage, "a")
     await fail_one(storage)
     [first] = await outbox.due(9)
-    await storage.jobs.retry(job_id)
+    await storage.jobs.retry(ROOM, job_id=job_id)
     await outbox.settle(first, None, None)
     assert await outbox.due(9) == []
     await finish_one(storage)
     [second] = await outbox.due(9)
     assert second.id != first.id
     assert (second.job_id, second.attempts) == (job_id, 0)
+
+
+async def test_dead_letters_that_are_all_queued_again_make_the_end_of_each_of_their_jobs_news(
+    storage: Opened, outbox: SqliteWebhooks
+) -> None:
+    jobs = [await submit(storage, name, url=f"https://{name}.test/") for name in ("a", "b")]
+    for _ in jobs:
+        await fail_one(storage)
+    for due in await outbox.due(9):
+        await outbox.settle(due, None, None)
+    await storage.jobs.retry(ROOM)
+    assert await outbox.due(9) == []
+    for _ in jobs:
+        await finish_one(storage)
+    assert {due.job_id for due in await outbox.due(9)} == set(jobs)
 
 
 async def test_each_receiver_gets_its_longest_due_first(storage: Opened, outbox: SqliteWebhooks) -> None:

@@ -176,6 +176,23 @@ class Job(JobSummary):
     documents: list[JobDocument]
 
 
+class DeadLetter(Wire):
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: str | None
+    error: ErrorNote
+    attempts: int
+    failed_at: float
+
+
+class Requeued(Wire):
+    queued: int
+    left: int
+
+
 class LegScores(Wire):
     dense: float | None
     lexical: float | None
@@ -325,6 +342,11 @@ def job(value: types.Job) -> Job:
 def job_event(value: types.Job) -> dict[str, Any]:
     """What a webhook says of a job that has ended: its type, and the job as a GET answers it."""
     return {"type": f"job.{value.status}", **job(value).model_dump(mode="json")}
+
+
+def dead_letter(value: types.DeadLetter) -> DeadLetter:
+    error = ErrorNote(code=value.error_code, message=value.error_message)
+    return DeadLetter(error=error, **_shared(DeadLetter, value))
 
 
 def _shared(model: type[BaseModel], value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ way of ending (done, failed, cancelled, deleted) can forget it, and no crash can
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import uuid4
 
 from ragworks.protocols import Clock
@@ -61,6 +61,15 @@ def arm(db: sqlite3.Connection, job_id: str, url: str, now: float) -> None:
         "webhook_delivered_at = NULL, webhook_error = NULL WHERE id = ?",
         (url, f"msg_{uuid4().hex}", now, job_id),
     )
+
+
+def rearm(db: sqlite3.Connection, requeued: Collection[str], asked: str | None, now: float) -> None:
+    """Have the next end of the jobs that go on told, and that of the job asked for if it could not be told."""
+    for job_id in {*requeued, *([asked] if asked else [])}:
+        row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        webhook = shown(row) if row else None
+        if webhook and (job_id in requeued or webhook.status == "failed"):
+            arm(db, job_id, webhook.url, now)
 
 
 def shown(row: sqlite3.Row) -> Webhook | None:

@@ -12,12 +12,14 @@ import numpy as np
 
 from ragworks.control.metrics import Metrics
 from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, JobNotFound, NotReady
+from ragworks.records import Requeued
 from ragworks.settings import Settings, load
 from ragworks.types import (
     Answer,
     Checkup,
     Citation,
     Collection,
+    DeadLetter,
     Document,
     Embeddings,
     FailedText,
@@ -153,6 +155,13 @@ class FakeProcessor:
 
     async def retry(self, job_id: str) -> Job:
         return await self.job(job_id)
+
+    async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
+        dead = DeadLetter("t1", "j1", "default", "a", "a.pdf", Stage.PARSING, "corrupt_document", "cut off", 1, 5.0)
+        return page([dead], limit, after, "task_id")
+
+    async def retry_dead(self, task_id: str | None = None) -> Requeued:
+        return Requeued(1 if task_id == "t1" else 3, 0)
 
     async def events(self, job_id: str) -> AsyncIterator[Job]:
         await self.job(job_id)
