@@ -82,7 +82,7 @@ async def test_an_attempt_that_hangs_is_ended_tried_again_and_ends_among_the_dea
         await until(lambda: started)
         await watch.pass_time(1.5 * LEASE_S)
         await until(lambda: watch.outcomes)
-        assert watch.outcomes == [Outcome("retried", "stalled")]
+        assert [(one.kind, one.code) for one in watch.outcomes] == [("retried", "stalled")]
         await watch.pass_time(2 * LEASE_S)
         await until(lambda: len(watch.outcomes) == 2)
         [dead] = (await storage.jobs.dead_letters(9, None)).data

@@ -33,7 +33,7 @@ Run = Callable[[Attempt], Awaitable[Ingested]]
 class Outcome:
     """How an attempt ended: completed, unchanged, failed, retried or cancelled; ``code`` of the error, if one.
 
-    ``cost`` is what a completed one took.
+    ``cost`` is what it took, if it did any work.
     """
 
     kind: str
@@ -212,7 +212,9 @@ class JobRunner:
         task = attempt.task
         try:
             done = await self._run(attempt)
-            cost = None if done.unchanged else attempt.cost()
+            worked = attempt.cost()
+            # Nothing was embedded: the work had been done before, which says nothing of its kind.
+            cost = worked if worked.chunks and not done.unchanged else None
             held = await self._queue.finish(task, unchanged=done.unchanged, warnings=done.warnings, cost=cost)
             if not held:
                 return Outcome("cancelled")
@@ -249,7 +251,7 @@ class JobRunner:
             retry_in_s=decision.delay_s,
             reason=decision.reason,
         )
-        return Outcome("failed" if decision.delay_s is None else "retried", code)
+        return Outcome("failed" if decision.delay_s is None else "retried", code, attempt.cost())
 
     async def _give_back(self, task: Task) -> None:
         await self._written(lambda: self._queue.release(task))
