@@ -12,7 +12,7 @@ from ragworks.protocols import Clock, Embedder
 from ragworks.records import Cost
 from ragworks.types import Embeddings, Stage, Task, TextKind
 
-WORKER, MODEL = "a worker", "the model"
+WORKER, MODEL, DISK = "a worker", "the model", "the disk"
 
 
 class SharedTime:
@@ -58,8 +58,9 @@ class Attempt:
         self._read_s = self._embed_s = 0.0
         self._chunks = 0
 
-    def wait_for_worker(self) -> None:
-        self._waits_for = WORKER
+    def wait_for(self, what: str) -> None:
+        """What it waits for from now on is not its own fault."""
+        self._waits_for = what
 
     def enter(self, stage: Stage) -> None:
         """protocols.OnStage; the first stage that is heard of is a worker's first sign."""
