@@ -127,7 +127,7 @@ def learn(learnt: Learnt, cost: Cost) -> Learnt:
 
 @dataclass(slots=True)
 class _Job:
-    """What is left of a job: documents, and what one of them costs; ``rounds`` is how often one goes to the model."""
+    """A job: its open documents, and what one of them costs; ``rounds`` is how often one goes to the model."""
 
     collection: str
     priority: int
@@ -142,22 +142,16 @@ def completion_s(learnt: Learnt, work: Sequence[OpenWork], job: str, slots: int,
     jobs = _jobs(learnt, work)
     if job not in jobs:
         return 0.0
-    mine = jobs[job]
-    elapsed = 0.0
-    while job in jobs:
-        share = _shares(jobs, slots)
-        # Documents of each job that end in the time that all running ones need for one round.
-        done = {name: share[name] / one.rounds for name, one in jobs.items()}
-        embedding = sum(done[name] * one.embed_s for name, one in jobs.items())
-        reading = sum(done[name] * one.read_s for name, one in jobs.items()) / workers
-        round_s = max(embedding, reading)
-        rounds = min(one.documents / done[name] for name, one in jobs.items())
-        elapsed += rounds * round_s
-        for name, one in list(jobs.items()):
-            one.documents -= rounds * done[name]
-            if one.documents < 1e-6:
-                del jobs[name]
-    return max(elapsed + min(mine.read_s, mine.embed_s), mine.read_s + mine.embed_s) + FINISH_S
+    mine, share = jobs[job], _shares(jobs, slots)
+    embedding = reading = 0.0
+    # Every running document goes to the model once in a round; so far each job comes until mine has ended.
+    needed = mine.documents * mine.rounds / share[job]
+    for name, one in jobs.items():
+        documents = min(one.documents, needed * share[name] / one.rounds)
+        embedding += documents * one.embed_s
+        reading += documents * one.read_s / workers
+    busy = max(embedding, reading) + min(mine.read_s, mine.embed_s)
+    return max(busy, mine.read_s + mine.embed_s) + FINISH_S
 
 
 def _jobs(learnt: Learnt, work: Sequence[OpenWork]) -> dict[str, _Job]:
@@ -177,21 +171,19 @@ def _jobs(learnt: Learnt, work: Sequence[OpenWork]) -> dict[str, _Job]:
 
 def _shares(jobs: Mapping[str, _Job], slots: int) -> dict[str, float]:
     """Slots that each job holds: equal between collections, then between their jobs; what one cannot use is left."""
-    of_collection: dict[str, float] = {}
     weight = {name: float((1 + PASSED_OVER) ** one.priority) for name, one in jobs.items()}
+    total: dict[str, float] = {}
+    top: dict[str, float] = {}
     for name, one in jobs.items():
-        of_collection[one.collection] = of_collection.get(one.collection, 0.0) + weight[name]
-    top = {one.collection: 0.0 for one in jobs.values()}
-    for name, one in jobs.items():
-        top[one.collection] = max(top[one.collection], weight[name])
-    claim = {name: top[one.collection] * weight[name] / of_collection[one.collection] for name, one in jobs.items()}
+        total[one.collection] = total.get(one.collection, 0.0) + weight[name]
+        top[one.collection] = max(top.get(one.collection, 0.0), weight[name])
+    claim = {name: top[one.collection] * weight[name] / total[one.collection] for name, one in jobs.items()}
     share: dict[str, float] = {}
-    left = float(slots)
+    left, claimed = float(slots), sum(claim.values())
     # Who needs least first: what it leaves is dealt out among the rest.
     for name in sorted(jobs, key=lambda name: jobs[name].documents / claim[name]):
-        entitled = left * claim[name] / sum(claim[other] for other in jobs if other not in share)
-        share[name] = min(jobs[name].documents, entitled)
-        left -= share[name]
+        share[name] = min(jobs[name].documents, left * claim[name] / max(claimed, claim[name]))
+        left, claimed = left - share[name], claimed - claim[name]
     return share
 
 
