@@ -2,11 +2,11 @@
 
 Usage: python benchmarks/estimates.py [--files DIR] [--texts FILE.jsonl ...] [--jobs 40] [--beside 0.25] [--warm-up 10]
 [--model bundled|hashing] [--json]. DIR holds files of mixed formats, each FILE texts as of BEIR (`_id`, `title`,
-`text`). A job draws 1 to 100 of them, of one source or of several; some are submitted while the one before still runs,
-some repeat documents that are in. The error of a job is |predicted - actual| / actual, actual from the accepted request
-to the end of its last document, by the server's clock. Jobs of the warm-up are reported apart: there the server knows
-its priors only. Caveats: other programs on the same cores change the speed between estimate and end, and a file that
-is met again in another job has its vectors in the cache.
+`text`). A job draws 1 to 100 of them, of one source or of two, none of them twice, but for one job in twelve, which
+repeats the one before under other names; some are submitted while the one before still runs. The error of a job is
+|predicted - actual| / actual, actual from the accepted request to the end of its last document, by the server's clock.
+Jobs of the warm-up are reported apart: there the server knows its priors only. Caveat: other programs on the same cores
+change the speed between estimate and end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from corpus import DEADLINE_S, ENDED, NOT_DOCUMENTS, ready, running
 from crash import commit, machine
 
 SIZES = (1, 1, 2, 5, 10, 20, 50, 100)
+REPEATED = 1 / 12
+
+Drawn = tuple[str, list[tuple[str, bytes]]]
+"""What a job is of, and its documents: (name, bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Source:
     """Documents of one kind: (name, bytes)."""
 
     name: str
-    documents: tuple[tuple[str, bytes], ...]
+    documents: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +84,27 @@ def texts_of(path: Path) -> Source:
         for row in rows
         if row["text"].strip()
     ]
-    return Source(name, tuple(documents))
+    return Source(name, documents)
 
 
 def files_of(folder: Path) -> Source:
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in paths if ".gt." not in path.name and path.name not in NOT_DOCUMENTS]
-    return Source("files", tuple((path.relative_to(folder).as_posix(), path.read_bytes()) for path in kept))
+    return Source("files", [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in kept])
 
 
 async def measured(
-    folder: Path, sources: Sequence[Source], given: argparse.Namespace
+    folder: Path, sources: list[Source], given: argparse.Namespace
 ) -> tuple[list[Job], dict[str, float | None]]:
     rng = Random(given.seed)
     jobs: list[asyncio.Task[Job]] = []
+    drawing: Drawn = "", []
     with running(folder, given.model) as server:
         url = await ready(server, folder / "data")
         async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as client:
             for _ in range(given.jobs):
-                source, documents = drawn(rng, sources)
-                beside = bool(jobs) and rng.random() < given.beside
+                source, documents = drawing = drawn(rng, sources, drawing)
+                beside = not source.endswith("again") and bool(jobs) and rng.random() < given.beside
                 if not beside:
                     await asyncio.gather(*jobs)
                 jobs.append(asyncio.create_task(run(client, source, documents, beside)))
@@ -111,12 +116,17 @@ async def measured(
     return done, {name: stats[name] for name in ("estimate_error_median", "estimate_error_p90")}
 
 
-def drawn(rng: Random, sources: Sequence[Source]) -> tuple[str, list[tuple[str, bytes]]]:
-    """A job: of one source, or half of the time, if there are several, of two of them."""
+def drawn(rng: Random, sources: list[Source], before: Drawn) -> Drawn:
+    """A job of documents that are taken from their sources, or the one before again under other names."""
+    if before[1] and rng.random() < REPEATED:
+        return f"{before[0]} again", [(f"again/{name}", content) for name, content in before[1]]
     count = rng.choice(SIZES)
-    chosen = rng.sample(sources, k=min(len(sources), rng.choice((1, 2))))
-    pool = [document for source in chosen for document in source.documents]
-    return "+".join(source.name for source in chosen), rng.sample(pool, k=min(count, len(pool)))
+    chosen = rng.sample([source for source in sources if source.documents], k=rng.choice((1, 2)))
+    documents = []
+    for source in chosen:
+        share = min(len(source.documents), -(-count // len(chosen)))
+        documents += [source.documents.pop(rng.randrange(len(source.documents))) for _ in range(share)]
+    return "+".join(source.name for source in chosen), documents
 
 
 async def run(client: httpx.AsyncClient, source: str, documents: list[tuple[str, bytes]], beside: bool) -> Job:

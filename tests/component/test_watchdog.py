@@ -10,12 +10,13 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
+from ragworks.errors import StorageFull
 from ragworks.ingest import Ingested
 from ragworks.policies.retrying import RetrySettings
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.testing import FakeClock, settle, until
-from ragworks.types import Job, Stage, TaskState
-from ragworks.workers.attempt import Attempt, SharedTime
+from ragworks.types import Job, Stage, Task, TaskState
+from ragworks.workers.attempt import WORKER, Attempt, SharedTime
 from ragworks.workers.jobs import JobRunner, Outcome
 from stores import ROOM, Opened, incoming
 
@@ -82,7 +83,7 @@ async def test_an_attempt_that_hangs_is_ended_tried_again_and_ends_among_the_dea
         await until(lambda: started)
         await watch.pass_time(1.5 * LEASE_S)
         await until(lambda: watch.outcomes)
-        assert watch.outcomes == [Outcome("retried", "stalled")]
+        assert [(one.kind, one.code) for one in watch.outcomes] == [("retried", "stalled")]
         await watch.pass_time(2 * LEASE_S)
         await until(lambda: len(watch.outcomes) == 2)
         [dead] = (await storage.jobs.dead_letters(9, None)).data
@@ -111,7 +112,7 @@ async def test_an_attempt_that_starves_keeps_its_lease_however_long(storage: Ope
 
     async def starve(attempt: Attempt) -> Ingested:
         if waits == "a worker":
-            attempt.wait_for_worker()
+            attempt.wait_for(WORKER)
             await served.wait()
             attempt.enter(Stage.PARSING)
         else:
@@ -155,6 +156,33 @@ async def test_a_slow_attempt_is_not_taken_for_a_dead_one(storage: Opened) -> No
         assert watch.outcomes[0].kind == "completed"
 
 
+async def test_an_attempt_that_waits_for_a_full_disk_is_handed_back_without_counting(
+    storage: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, full = storage.jobs.release, [True]
+
+    async def refused(task: Task) -> None:
+        if full:
+            raise StorageFull("the disk is full")
+        await release(task)
+
+    async def run(attempt: Attempt) -> Ingested:
+        attempt.enter(Stage.STORING)
+        raise StorageFull("the disk is full")
+
+    monkeypatch.setattr(storage.jobs, "release", refused)
+    async with watching(storage, run) as watch:
+        job_id = await watch.submit("a")
+        await until(lambda: watch.runner.running)
+        await watch.pass_time(3 * LEASE_S)
+        assert watch.runner.running
+        full.clear()
+        await watch.pass_time(LEASE_S / 10)
+        await until(lambda: watch.outcomes)
+        assert watch.outcomes[0].kind == "retried"
+        assert (await watch.job(job_id)).documents[0].attempts == 0
+
+
 async def test_who_lost_its_lease_is_stopped_and_no_failure_is_told(storage: Opened) -> None:
     """Whatever a cancelled attempt runs into, as bytes that are gone, is no failure of the document."""
     gone = asyncio.Event()
@@ -182,7 +210,7 @@ async def test_leases_are_renewed_until_the_last_attempt_has_ended_while_the_ser
     ended = asyncio.Event()
 
     async def run(attempt: Attempt) -> Ingested:
-        attempt.wait_for_worker()
+        attempt.wait_for(WORKER)
         await ended.wait()
         return Ingested(unchanged=False)
 

@@ -15,7 +15,7 @@ from ragworks.records import UNCHANGED, Cost, OpenWork
 MB = 1e6
 KEEP = 0.98  # weight that a document keeps when the next of its kind and size comes: about the last fifty count
 NEAR = 0.25  # weight of an observation at twice or half the size
-PRIOR_WEIGHT = 0.5  # documents that the prior counts for
+PRIOR_WEIGHT = 0.5  # documents that the prior counts for at first; soon none
 OUTLIER = 5.0  # times more than expected; beyond it a document counts as if it had cost so much
 KNOWN = 5.0  # documents after which an expectation is trusted to call another an outlier
 ROUND = 64  # chunks that a document embeds at a time, while others of other documents wait
@@ -33,12 +33,12 @@ class Prior:
 
 TEXT = Prior(0.01, 0.8, 900.0)
 PRIORS: Mapping[str, Prior] = {
-    ".pdf": Prior(0.1, 1.0, 60.0),
-    ".docx": Prior(0.1, 2.0, 150.0),
+    ".pdf": Prior(0.1, 1.0, 40.0),
+    ".docx": Prior(0.1, 1.0, 40.0),
     ".pptx": Prior(0.1, 0.5, 30.0),
-    ".xlsx": Prior(0.1, 4.0, 1500.0),
-    ".epub": Prior(0.1, 2.0, 900.0),
-    ".html": Prior(0.02, 3.0, 200.0),
+    ".xlsx": Prior(0.1, 2.0, 500.0),
+    ".epub": Prior(0.1, 1.0, 500.0),
+    ".html": Prior(0.05, 0.5, 50.0),
     ".png": Prior(1.0, 1.0, 2.0),
     ".jpg": Prior(1.0, 1.0, 2.0),
 }
@@ -58,7 +58,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What completed documents have cost, by kind and size class (the bits of the size)."""
+    """What documents have cost, by kind and size class (the bits of the size); those that failed included."""
 
     kinds: Mapping[str, Mapping[int, Sums]] = field(default_factory=dict)
     embed_s: float = EMBED_S_PER_CHUNK
@@ -83,21 +83,23 @@ def expect(learnt: Learnt, kind: str, size_bytes: float) -> Expected:
     if kind == UNCHANGED:
         return Expected(0.0, 0.0, UNCHANGED_S)
     size = max(1.0, size_bytes)
-    prior = PRIORS.get(kind, TEXT)
-    known = PRIOR_WEIGHT
-    read = known * (prior.read_s + prior.read_s_per_mb * size / MB)
-    chunks = known * max(1.0, prior.chunks_per_mb * size / MB)
+    read = chunks = known = 0.0
     here = int(size).bit_length()
     for size_class, sums in learnt.kinds.get(kind, {}).items():
         near = sums.documents * NEAR ** abs(size_class - here)
         scale = near * size / max(1.0, sums.size_bytes)
         read, chunks, known = read + scale * sums.read_s, chunks + scale * sums.chunks, known + near
-    count = max(1.0, chunks / known)
+    prior = PRIORS.get(kind, TEXT)
+    believed = PRIOR_WEIGHT / (1 + known) ** 2
+    read += believed * (prior.read_s + prior.read_s_per_mb * size / MB)
+    chunks += believed * max(1.0, prior.chunks_per_mb * size / MB)
+    known += believed
+    count = chunks / known
     return Expected(read / known, count, count * learnt.embed_s / learnt.chunks)
 
 
 def learn(learnt: Learnt, cost: Cost) -> Learnt:
-    """The same, knowing one completed document more."""
+    """The same, knowing one document more."""
     expected = expect(learnt, cost.kind, cost.size_bytes)
     classes = learnt.kinds.get(cost.kind, {})
     here = max(1, cost.size_bytes).bit_length()
@@ -114,17 +116,18 @@ def learn(learnt: Learnt, cost: Cost) -> Learnt:
     )
     per_chunk = learnt.embed_s / learnt.chunks
     embed_s = min(cost.embed_s, OUTLIER * per_chunk * cost.chunks) if learnt.chunks >= KNOWN else cost.embed_s
+    keep = KEEP if cost.chunks else 1.0
     return replace(
         learnt,
         kinds={**learnt.kinds, cost.kind: {**classes, here: new}},
-        embed_s=learnt.embed_s * KEEP + embed_s,
-        chunks=learnt.chunks * KEEP + cost.chunks,
+        embed_s=learnt.embed_s * keep + embed_s,
+        chunks=learnt.chunks * keep + cost.chunks,
     )
 
 
 @dataclass(slots=True)
 class _Job:
-    """What is left of a job: documents, and what one of them costs; ``rounds`` is how often one goes to the model."""
+    """A job: its open documents, and what one of them costs; ``rounds`` is how often one goes to the model."""
 
     collection: str
     priority: int
@@ -139,22 +142,16 @@ def completion_s(learnt: Learnt, work: Sequence[OpenWork], job: str, slots: int,
     jobs = _jobs(learnt, work)
     if job not in jobs:
         return 0.0
-    mine = jobs[job]
-    elapsed = 0.0
-    while job in jobs:
-        share = _shares(jobs, slots)
-        # Documents of each job that end in the time that all running ones need for one round.
-        done = {name: share[name] / one.rounds for name, one in jobs.items()}
-        embedding = sum(done[name] * one.embed_s for name, one in jobs.items())
-        reading = sum(done[name] * one.read_s for name, one in jobs.items()) / workers
-        round_s = max(embedding, reading)
-        rounds = min(one.documents / done[name] for name, one in jobs.items())
-        elapsed += rounds * round_s
-        for name, one in list(jobs.items()):
-            one.documents -= rounds * done[name]
-            if one.documents < 1e-6:
-                del jobs[name]
-    return max(elapsed + min(mine.read_s, mine.embed_s), mine.read_s + mine.embed_s) + FINISH_S
+    mine, share = jobs[job], _shares(jobs, slots)
+    embedding = reading = 0.0
+    # Every running document goes to the model once in a round; so far each job comes until mine has ended.
+    needed = mine.documents * mine.rounds / share[job]
+    for name, one in jobs.items():
+        documents = min(one.documents, needed * share[name] / one.rounds)
+        embedding += documents * one.embed_s
+        reading += documents * one.read_s / workers
+    busy = max(embedding, reading) + min(mine.read_s, mine.embed_s)
+    return max(busy, mine.read_s + mine.embed_s) + FINISH_S
 
 
 def _jobs(learnt: Learnt, work: Sequence[OpenWork]) -> dict[str, _Job]:
@@ -174,21 +171,19 @@ def _jobs(learnt: Learnt, work: Sequence[OpenWork]) -> dict[str, _Job]:
 
 def _shares(jobs: Mapping[str, _Job], slots: int) -> dict[str, float]:
     """Slots that each job holds: equal between collections, then between their jobs; what one cannot use is left."""
-    of_collection: dict[str, float] = {}
     weight = {name: float((1 + PASSED_OVER) ** one.priority) for name, one in jobs.items()}
+    total: dict[str, float] = {}
+    top: dict[str, float] = {}
     for name, one in jobs.items():
-        of_collection[one.collection] = of_collection.get(one.collection, 0.0) + weight[name]
-    top = {one.collection: 0.0 for one in jobs.values()}
-    for name, one in jobs.items():
-        top[one.collection] = max(top[one.collection], weight[name])
-    claim = {name: top[one.collection] * weight[name] / of_collection[one.collection] for name, one in jobs.items()}
+        total[one.collection] = total.get(one.collection, 0.0) + weight[name]
+        top[one.collection] = max(top.get(one.collection, 0.0), weight[name])
+    claim = {name: top[one.collection] * weight[name] / total[one.collection] for name, one in jobs.items()}
     share: dict[str, float] = {}
-    left = float(slots)
+    left, claimed = float(slots), sum(claim.values())
     # Who needs least first: what it leaves is dealt out among the rest.
     for name in sorted(jobs, key=lambda name: jobs[name].documents / claim[name]):
-        entitled = left * claim[name] / sum(claim[other] for other in jobs if other not in share)
-        share[name] = min(jobs[name].documents, entitled)
-        left -= share[name]
+        share[name] = min(jobs[name].documents, left * claim[name] / max(claimed, claim[name]))
+        left, claimed = left - share[name], claimed - claim[name]
     return share
 
 

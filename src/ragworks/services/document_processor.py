@@ -42,7 +42,7 @@ from ragworks.types import (
     TaskState,
     Upload,
 )
-from ragworks.workers.attempt import Attempt, SharedTime, WatchedEmbedder
+from ragworks.workers.attempt import WORKER, Attempt, SharedTime, WatchedEmbedder
 from ragworks.workers.jobs import JobRunner, Outcome
 from ragworks.workers.webhooks import Webhooks
 
@@ -323,7 +323,7 @@ class DocumentProcessor:
             attempt.enter(stage)
 
         embedder = WatchedEmbedder(self._embedder, attempt, self._model_time)
-        attempt.wait_for_worker()
+        attempt.wait_for(WORKER)
         done = await ingest(attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered)
         timer.end()
         return done

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ragworks.text.assemble import Piece, assemble, pieces_of
 from ragworks.types import Parsed
 
-_UNTOUCHED = frozenset({"text/plain", "text/markdown"})
+_UNTOUCHED = frozenset({"text/plain", "text/markdown", "application/json", "application/jsonl"})
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff\ufeff\u200b\u2060]")
 _ODD_BREAKS = re.compile("\r\n?|[\x85\u2028\u2029]")
 _ODD_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000\t]")
@@ -29,7 +29,7 @@ _LONGEST_REPEATED = 120
 
 
 def clean(parsed: Parsed) -> Parsed:
-    """The same document with tidy text and sections that fit it; plain text and Markdown come back untouched."""
+    """The same document with tidy text and sections that fit it; plain text, Markdown and JSON come back untouched."""
     if parsed.media_type in _UNTOUCHED:
         return parsed
     pieces = _without_repeated_lines([replace(piece, text=tidy(piece)) for piece in pieces_of(parsed)])

@@ -41,6 +41,12 @@ def decode(data: bytes, declared: str | None = None) -> str:
     return _as_declared(data, declared) or _guessed(data)
 
 
+def head(data: bytes) -> str:
+    """The first characters, enough to see what a text is; what no part of it can tell is replaced."""
+    mark = next(((bom, name) for bom, name in _MARKS if data.startswith(bom)), (b"", _wide(data) or "utf-8"))
+    return data[len(mark[0]) : _SAMPLE].decode(mark[1], "replace")
+
+
 def declared_charset(data: bytes) -> str | None:
     """The encoding that an HTML or XML text names in its first bytes."""
     found = _DECLARED.search(data[:4096])

@@ -12,6 +12,7 @@ _LONGEST_TITLE = 200
 # What programs write into the title field when nobody does.
 _NO_TITLE = re.compile(
     r"(?:untitled\b.*|(?:new )?document\d*|microsoft (?:word|powerpoint|excel)\b.*|slide \d+|powerpoint presentation"
+    r"|(?:sheet|tabelle|feuil|hoja|foglio|planilha) ?\d+"
     r"|.*\.(?:docx?|pdf|indd|qxd|tex|dvi|ps|pptx?|xlsx?|html?|pages|odt|rtf|txt))",
     re.IGNORECASE,
 )

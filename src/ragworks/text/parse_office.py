@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import docx
+from docx.opc.part import PartFactory
 from docx.oxml.ns import qn
+from docx.package import Package
+from docx.parts.document import DocumentPart
 
-from ragworks.errors import CorruptDocument, DocumentTooLarge
+from ragworks.errors import CorruptDocument
+from ragworks.text.archive import opened
 from ragworks.text.assemble import Piece, assemble
+from ragworks.text.footnotes import place_notes
 from ragworks.text.parse_markdown import Headings
 from ragworks.text.tables import markdown_table
 from ragworks.types import Parsed
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-MAX_UNPACKED_BYTES = 512 * 1024**2
-MAX_ENTRIES = 10_000
+# Templates and documents with macros are made like others; python-docx knows only these.
+for _kind in (
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.template.main+xml",
+    "application/vnd.ms-word.document.macroEnabled.main+xml",
+    "application/vnd.ms-word.template.macroEnabledTemplate.main+xml",
+):
+    PartFactory.part_type_for[_kind] = DocumentPart
 _CODE_STYLES = frozenset({"code", "source code", "code block", "html preformatted", "preformatted text", "verbatim"})
 _SKIPPED = frozenset(
     {
@@ -30,39 +38,29 @@ _SKIPPED = frozenset(
         "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
     }
 )
+_TEXT_BOX = qn("w:txbxContent")
 _TEXT = frozenset({qn("w:t"), "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"})
 _INSIDE = frozenset({qn("w:sdt"), qn("w:sdtContent"), qn("w:ins"), qn("w:moveTo"), qn("w:customXml"), qn("w:smartTag")})
 
 
 def parse_docx(data: bytes) -> Parsed:
-    """The document's body as Markdown-like text. Raises CorruptDocument or DocumentTooLarge."""
-    _guard(data)
+    """The document's body as Markdown-like text. Raises CorruptDocument, EncryptedDocument or DocumentTooLarge."""
+    opened(data)
     try:
-        document = docx.Document(io.BytesIO(data))
+        document = Package.open(io.BytesIO(data)).main_document_part.document
+        place_notes(document)
     except Exception as error:  # python-docx lets errors of zip, XML and its own through
         raise CorruptDocument(f"the Word document is broken and cannot be opened: {error}") from error
     core = document.core_properties
     return assemble(
-        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=_properties(core)
+        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=properties(core)
     )
 
 
-def _guard(data: bytes) -> None:
-    try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CorruptDocument(f"the Word document is no valid archive: {error}") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_UNPACKED_BYTES or len(entries) > MAX_ENTRIES:
-        raise DocumentTooLarge(
-            f"the Word document unpacks to {unpacked} bytes in {len(entries)} parts; at most {MAX_UNPACKED_BYTES} "
-            f"bytes in {MAX_ENTRIES} parts are read"
-        )
-
-
-def _properties(core: Any) -> dict[str, str]:
+def properties(core: Any) -> dict[str, str]:
+    """Author and dates of the core properties that python-docx or python-pptx read."""
     found: dict[str, str] = {}
-    if (core.author or "").strip() not in ("", "python-docx"):
+    if (core.author or "").strip() not in ("", "python-docx", "python-pptx"):
         found["author"] = core.author.strip()
     for key, date in (("created", core.created), ("modified", core.modified)):
         if date is not None:
@@ -198,6 +196,9 @@ def _texts(element: Any) -> Iterator[str]:
             yield "\n"
         elif tag == qn("w:noBreakHyphen"):
             yield "-"
+        elif tag == _TEXT_BOX:
+            yield "\n"
+            yield from _texts(child)
         else:
             yield from _texts(child)
             if tag == qn("w:p"):

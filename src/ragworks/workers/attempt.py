@@ -12,7 +12,7 @@ from ragworks.protocols import Clock, Embedder
 from ragworks.records import Cost
 from ragworks.types import Embeddings, Stage, Task, TextKind
 
-WORKER, MODEL = "a worker", "the model"
+WORKER, MODEL, DISK = "a worker", "the model", "the disk"
 
 
 class SharedTime:
@@ -58,8 +58,9 @@ class Attempt:
         self._read_s = self._embed_s = 0.0
         self._chunks = 0
 
-    def wait_for_worker(self) -> None:
-        self._waits_for = WORKER
+    def wait_for(self, what: str) -> None:
+        """What it waits for from now on is not its own fault."""
+        self._waits_for = what
 
     def enter(self, stage: Stage) -> None:
         """protocols.OnStage; the first stage that is heard of is a worker's first sign."""
@@ -85,13 +86,13 @@ class Attempt:
         """What the watchdog judges."""
         return Seen(self._since, self._last_sign, self._waits_for)
 
-    def cost(self) -> Cost | None:
-        """Of an attempt that completed; None if it found the work done, and read nothing."""
-        task = self.task
-        if not self._chunks:
-            return None
-        kind = kind_of(task.media_type, task.name)
-        return Cost(kind, task.size_bytes, self._chunks, self._read_s, self._embed_s)
+    def cost(self) -> Cost:
+        """Of an attempt that has ended; one that failed while it was read was read until now."""
+        read_s = self._read_s
+        if not read_s and self._waits_for != WORKER:
+            read_s = self._clock.monotonic() - self._since
+        kind = kind_of(self.task.media_type, self.task.name)
+        return Cost(kind, self.task.size_bytes, self._chunks, read_s, self._embed_s)
 
 
 class WatchedEmbedder:

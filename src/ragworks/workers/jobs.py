@@ -16,7 +16,7 @@ from ragworks.policies.retrying import RetrySettings, decide
 from ragworks.protocols import Clock, JobQueue
 from ragworks.records import Cost
 from ragworks.types import Stage, Task
-from ragworks.workers.attempt import Attempt
+from ragworks.workers.attempt import DISK, Attempt
 from ragworks.workers.leases import LeaseKeeper
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Run = Callable[[Attempt], Awaitable[Ingested]]
 class Outcome:
     """How an attempt ended: completed, unchanged, failed, retried or cancelled; ``code`` of the error, if one.
 
-    ``cost`` is what a completed one took.
+    ``cost`` is what it took, if it did any work.
     """
 
     kind: str
@@ -212,7 +212,9 @@ class JobRunner:
         task = attempt.task
         try:
             done = await self._run(attempt)
-            cost = None if done.unchanged else attempt.cost()
+            worked = attempt.cost()
+            # Nothing was embedded: the work had been done before, which says nothing of its kind.
+            cost = worked if worked.chunks and not done.unchanged else None
             held = await self._queue.finish(task, unchanged=done.unchanged, warnings=done.warnings, cost=cost)
             if not held:
                 return Outcome("cancelled")
@@ -221,6 +223,7 @@ class JobRunner:
             return Outcome("cancelled")
         except StorageFull as error:
             self._pause(error)
+            attempt.wait_for(DISK)
             await self._give_back(task)
             return Outcome("retried", error.code)
         except RagworksError as error:
@@ -233,7 +236,9 @@ class JobRunner:
 
     async def _fail(self, attempt: Attempt, error: Exception) -> Outcome:
         task, stage = attempt.task, attempt.stage
+        cost = attempt.cost()
         code, message, transient = _described(error)
+        attempt.wait_for(DISK)  # this may have to be written for as long as the disk is full
         decision = decide(self._retry, task.attempts + 1, transient=transient, rng=self._rng)
         if not await self._written(lambda: self._queue.fail(task, stage, code, message, decision.delay_s)):
             return Outcome("cancelled")  # cancelled or deleted meanwhile: whatever it ran into is no failure
@@ -249,7 +254,7 @@ class JobRunner:
             retry_in_s=decision.delay_s,
             reason=decision.reason,
         )
-        return Outcome("failed" if decision.delay_s is None else "retried", code)
+        return Outcome("failed" if decision.delay_s is None else "retried", code, cost)
 
     async def _give_back(self, task: Task) -> None:
         await self._written(lambda: self._queue.release(task))
