@@ -18,14 +18,18 @@ from ragworks.records import (
     Census,
     Change,
     ChunkRow,
+    Cost,
     Incoming,
     IndexRows,
     Load,
+    OpenWork,
+    Requeued,
     Visible,
     Withdrawn,
 )
 from ragworks.types import (
     Collection,
+    DeadLetter,
     Document,
     Draft,
     Embeddings,
@@ -34,6 +38,7 @@ from ragworks.types import (
     Metadata,
     Page,
     Part,
+    Priority,
     ReadDocument,
     SearchResult,
     ServiceHealth,
@@ -46,6 +51,9 @@ from ragworks.types import (
 
 OnStage = Callable[[Stage], None]
 """Called when a document enters a stage. Must return at once and must not raise."""
+
+Forecast = Callable[[Sequence[OpenWork], str], float]
+"""Seconds until the last document of a job has ended, given all open work, its own included."""
 
 
 class Clock(Protocol):
@@ -133,7 +141,8 @@ class StoredVectors(Protocol):
 class Reader(Protocol):
     """Bytes of one document to its chunks: parse, clean, enrich, chunk, away from the event loop.
 
-    Entering returns when the document is read; its parts are there once, in order, until the context is left. Raises a
+    Entering returns when the document is read; its parts are there once, in order, until the context is left.
+    ``on_stage`` hears each stage as it begins in the worker; until the first, the document waits for one. Raises a
     DocumentError when the document cannot be read, StorageFull. Cancelling stops the work.
     """
 
@@ -351,11 +360,21 @@ class JobQueue(Protocol):
     """The durable queue. Each call is one transaction; an attempt that lost its lease changes nothing."""
 
     async def accept(
-        self, collection: str, incoming: Sequence[Incoming], room: Load, key: str | None, request_hash: str
+        self,
+        collection: str,
+        incoming: Sequence[Incoming],
+        room: Load,
+        key: str | None,
+        request_hash: str,
+        *,
+        priority: Priority = "normal",
+        webhook_url: str | None = None,
+        forecast: Forecast = lambda work, job_id: 0.0,
     ) -> Acceptance | None:
         """Queue all documents durably, or None when ``room`` does not hold them now.
 
-        An idempotency key seen in the last 24 hours returns its first acceptance. Raises CollectionNotFound,
+        Once all of them have ended, ``webhook_url`` is due to be told. An idempotency key seen in the last 24 hours
+        returns its first acceptance. ``forecast`` is asked within the transaction. Raises CollectionNotFound,
         IdempotencyKeyReused.
         """
         ...
@@ -364,17 +383,26 @@ class JobQueue(Protocol):
         """What waits or runs."""
         ...
 
-    async def claim(self) -> Task | None:
-        """The next task, leased to this attempt, fair between collections; None when nothing is due."""
+    async def claim(self, held: Iterable[str] = ()) -> Task | None:
+        """The next task, leased to this attempt, fair between collections and jobs; None when none may start.
+
+        A task whose lease ran out is open to all again, except to who still runs it: ``held`` are its leases.
+        """
         ...
 
-    async def next_due(self) -> float | None:
-        """When the earliest waiting task may run (seconds since the epoch); None when nothing waits."""
+    async def renew(self, tasks: Sequence[Task]) -> frozenset[str]:
+        """Let the leases of these attempts run from now; the ids of the tasks whose lease was lost."""
         ...
 
-    async def finish(self, task: Task, *, unchanged: bool, warnings: Sequence[str]) -> None: ...
+    async def next_due(self, after: float) -> float | None:
+        """The earliest time beyond ``after`` at which a task may start by itself (seconds since the epoch)."""
+        ...
 
-    async def fail(self, task: Task, stage: Stage, code: str, message: str, retry_in_s: float | None) -> None:
+    async def finish(self, task: Task, *, unchanged: bool, warnings: Sequence[str], cost: Cost | None = None) -> bool:
+        """End the attempt well. False, as of ``fail``: the lease was lost, and nothing changed."""
+        ...
+
+    async def fail(self, task: Task, stage: Stage, code: str, message: str, retry_in_s: float | None) -> bool:
         """End the attempt: for good if ``retry_in_s`` is None, otherwise the task waits that long."""
         ...
 
@@ -398,8 +426,30 @@ class JobQueue(Protocol):
         """Cancel what has not ended; the content hashes whose bytes may now be unneeded."""
         ...
 
-    async def retry(self, job_id: str) -> int:
-        """Queue the failed documents of a job again. How many."""
+    async def retry(self, room: Load, *, job_id: str | None = None, task_id: str | None = None) -> Requeued:
+        """Queue failed documents again, oldest first, as far as ``room`` holds them: of a job, one, or all.
+
+        The end of a job that goes on so is told anew to its webhook; one that was given up is due again.
+        """
+        ...
+
+    async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
+        """The documents whose last attempt failed and that were not submitted again since, latest first."""
+        ...
+
+    async def costs(self, limit: int) -> Sequence[Cost]:
+        """What the latest completed documents cost, oldest first."""
+        ...
+
+    async def forecasts(self, limit: int) -> Sequence[tuple[float, float]]:
+        """(predicted, actual) seconds of the latest jobs that ended undisturbed."""
+        ...
+
+    async def prune(self, before: float) -> frozenset[str] | None:
+        """Forget a part of a job that ended ``before``, in one small transaction; None when there is none.
+
+        Otherwise the content hashes whose bytes may now be unneeded.
+        """
         ...
 
 
@@ -419,7 +469,9 @@ class Rows(Protocol):
 
     async def document(self, collection: str, document_id: str) -> Document | None: ...
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]: ...
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]: ...
 
     async def text(self, collection: str, document_id: str) -> str: ...
 

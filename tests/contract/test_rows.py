@@ -91,6 +91,16 @@ async def test_a_delete_cancels_the_attempt_that_would_bring_the_document_back(s
         await storage.store.publish(task, version)
 
 
+async def test_documents_are_listed_by_the_folder_they_came_from(storage: Opened) -> None:
+    for name, origin in (("a", "/srv/x"), ("b", None), ("c", "/srv/x"), ("d", "/srv/xy")):
+        await publish(storage, name, f"text of {name}", origin=origin)
+    first = await storage.store.documents("default", 1, None, "/srv/x")
+    second = await storage.store.documents("default", 1, first.last_id, "/srv/x")
+    assert [(one.id, one.origin) for one in (*first.data, *second.data)] == [("a", "/srv/x"), ("c", "/srv/x")]
+    assert (first.has_more, second.has_more) == (True, False)
+    assert len((await storage.store.documents("default", 9, None)).data) == 4
+
+
 async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: Opened) -> None:
     await publish(storage, "one", TEXT)
     await publish(storage, "two", TEXT)

@@ -86,6 +86,7 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.VersionIncomplete: Row(
         503, "Version incomplete", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."
     ),
+    errors.Stalled: Row(503, "No progress", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."),
     errors.WorkerCrashed: Row(
         503, "Worker crashed", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."
     ),

@@ -117,8 +117,11 @@ class VectorStore:
         """
         await _to_its_end(self._drop(name))
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
-        return await self._rows.documents(collection, limit, after)
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
+        """In order of id; only those of ``origin``, if it is given."""
+        return await self._rows.documents(collection, limit, after, origin)
 
     async def document(self, collection: str, document_id: str) -> Document:
         found = await self._rows.document(collection, document_id)

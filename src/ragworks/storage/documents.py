@@ -101,12 +101,15 @@ class SqliteRows:
 
         return await self._database.read(work)
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
         def work(db: sqlite3.Connection) -> Page[Document]:
             known(db, collection)
             rows = db.execute(
-                f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? ORDER BY d.id LIMIT ?",
-                (collection, after or "", limit + 1),
+                f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? AND d.origin IS coalesce(?, d.origin) "
+                "ORDER BY d.id LIMIT ?",
+                (collection, after or "", origin, limit + 1),
             ).fetchall()
             return _page([_document(row) for row in rows], limit, lambda item: item.id)
 
