@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.message import EmailMessage
 from typing import Any
 
 import docx
@@ -12,6 +16,9 @@ import pptx
 import xlsxwriter
 import xlwt
 from fpdf import FPDF
+from PIL import Image, ImageDraw, ImageFont
+
+from compound import compound
 
 Pages = Sequence[Sequence[str]]
 Sheets = Mapping[str, Sequence[Sequence[object]]]
@@ -220,3 +227,98 @@ def encrypted_office() -> bytes:
         + bytes(504)
         + b"".join(name.encode("utf-16-le") + bytes(64) for name in names)
     )
+
+
+def eml(body: str = "", *, html: str = "", subject: str = "Frame", attached: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    """A mail with a plain body, an HTML version of it if given, and attachments by name."""
+    made = EmailMessage()
+    made["From"], made["To"] = "Ann <ann@example.org>", "Bob <bob@example.org>"
+    made["Date"], made["Subject"] = "Tue, 20 Feb 2024 10:15:00 +0100", subject
+    made["Message-ID"] = "<1@example.org>"
+    made.set_content(body)
+    if html:
+        made.add_alternative(html, subtype="html")
+    for name, data in attached:
+        made.add_attachment(data, maintype="application", subtype="octet-stream", filename=name)
+    return made.as_bytes()
+
+
+def nested_eml(messages: int) -> bytes:
+    """A message within a message, and so on, ``messages`` in all."""
+    head = b"From: a@b.org\nSubject: %d\nMessage-ID: <%d@b.org>\nMIME-Version: 1.0\nContent-Type: "
+    outer = b"".join((head + b"message/rfc822\n\n") % (at, at) for at in range(messages - 1))
+    return outer + (head + b"text/plain\n\nThe innermost word.") % (messages, messages)
+
+
+def msg(
+    body: str = "", *, subject: str = "Frame", html: bytes = b"", attached: Sequence[tuple[str, bytes]] = ()
+) -> bytes:
+    """An Outlook message from Ann to Bob, sent on 20 February 2024 at 09:15 UTC."""
+    return compound(msg_streams(body, subject=subject, html=html, attached=attached))
+
+
+def msg_streams(
+    body: str = "",
+    *,
+    subject: str = "Frame",
+    html: bytes = b"",
+    attached: Sequence[tuple[str, bytes]] = (),
+    at: tuple[str, ...] = (),
+) -> dict[tuple[str, ...], bytes]:
+    """The streams of an Outlook message, at the root of the compound file or, as an attached message, below ``at``."""
+    ticks = int(datetime(2024, 2, 20, 9, 15, tzinfo=UTC).timestamp() + 11_644_473_600) * 10_000_000
+    header = bytes(24 if at else 32)
+    streams = {
+        ("__properties_version1.0",): header + struct.pack("<IIQ", 0x00390040, 6, ticks) + _code_page(),
+        ("__substg1.0_0037001F",): subject.encode("utf-16-le"),
+        ("__substg1.0_0C1A001F",): "Ann".encode("utf-16-le"),
+        ("__substg1.0_0C1F001F",): "ann@example.org".encode("utf-16-le"),
+        ("__substg1.0_1000001F",): body.encode("utf-16-le"),
+        ("__substg1.0_10130102",): html,
+        ("__recip_version1.0_#00000000", "__properties_version1.0"): bytes(8) + struct.pack("<IIQ", 0x0C150003, 6, 1),
+        ("__recip_version1.0_#00000000", "__substg1.0_3001001F"): "Bob".encode("utf-16-le"),
+        ("__recip_version1.0_#00000000", "__substg1.0_39FE001F"): "bob@example.org".encode("utf-16-le"),
+    }
+    for number, (name, data) in enumerate(attached):
+        folder = f"__attach_version1.0_#{number:08X}"
+        streams[folder, "__substg1.0_3707001F"] = name.encode("utf-16-le")
+        streams[folder, "__substg1.0_37010102"] = data
+    return {(*at, *path): data for path, data in streams.items() if data}
+
+
+def _code_page() -> bytes:
+    return struct.pack("<IIQ", 0x3FDE0003, 6, 1251)
+
+
+def picture(*lines: str, kind: str = "PNG", **options: object) -> bytes:
+    """A picture of these lines of text."""
+    buffer = io.BytesIO()
+    drawn(*lines).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def drawn(*lines: str) -> Image.Image:
+    image = Image.new("RGB", (900, 60 + 90 * len(lines)), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(image).text((40, 40 + 90 * number), line, "black", ImageFont.load_default(size=32))
+    return image
+
+
+def scan(*pages: Sequence[str]) -> bytes:
+    """A PDF whose pages are pictures of lines of text; a page of no lines is blank paper."""
+    made = FPDF()
+    for lines in pages:
+        made.add_page()
+        if lines:
+            made.image(drawn(*lines), x=10, y=10, w=190)
+    return bytes(made.output())
+
+
+def claims(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds no pixel."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"")) + part(b"IEND", b"")

@@ -49,3 +49,12 @@ def paged(draw: st.DrawFn) -> Parsed:
     )
     found = sorted(draw(st.lists(pieces, max_size=12)), key=lambda piece: piece.page or 0)
     return assemble(found, "application/pdf", pages=3)
+
+
+# Files.
+@st.composite
+def edits(draw: st.DrawFn) -> list[tuple[float, int, bytes]]:
+    """Damage to a file: from which part of it on how many bytes are replaced by what."""
+    telling = st.sampled_from([b"", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", b"\n--", b"<", b"PK\3\4"])
+    damage = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 40), telling | st.binary(max_size=8))
+    return draw(st.lists(damage, min_size=1, max_size=10))

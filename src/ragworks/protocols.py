@@ -273,9 +273,13 @@ class WordIndex(Protocol):
 
 
 class Indexes(Protocol):
-    """The two indexes of one collection, and the last change that both hold. Called from threads."""
+    """The two indexes of one collection, the last change that both hold, and the last that is saved of both.
+
+    Called from threads.
+    """
 
     seq: int
+    saved_seq: int
 
     @property
     def vectors(self) -> VectorIndex: ...
@@ -342,6 +346,10 @@ class Blobs(Protocol):
         ...
 
     def hashes(self) -> set[str]: ...
+
+    def room(self) -> None:
+        """Raises StorageFull while the next ``put`` is likely to."""
+        ...
 
     def clear_unfinished(self) -> None:
         """Drop what a crash left half written."""
@@ -513,6 +521,10 @@ class Rows(Protocol):
 
     async def changes(self, collection: str, after: int, limit: int) -> Sequence[Change]:
         """Up to ``limit`` changes behind ``after``, oldest first."""
+        ...
+
+    async def prune(self, collection: str, before: int) -> None:
+        """Forget the changes before ``before`` that an empty index could do without; several small transactions."""
         ...
 
     async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:

@@ -66,6 +66,7 @@ class DerivedIndexes:
         self.seq = min(_seq_of(saved), self._words_seq()) if saved else 0
         if not self.seq and len(self.words.keys()):
             raise ValueError("words without vectors")
+        self.saved_seq = self.seq
 
     def apply(self, removed: Sequence[tuple[int, int]], added: Sequence[tuple[int, IndexRows]], seq: int) -> None:
         for version, count in removed:
@@ -97,7 +98,7 @@ class DerivedIndexes:
         for old in self._folder.glob("vectors-*.usearch"):
             if old != final:
                 old.unlink()
-        self._unsaved = 0
+        self._unsaved, self.saved_seq = 0, self.seq
 
     def close(self, *, save: bool = True) -> None:
         if save and self._unsaved:

@@ -10,6 +10,7 @@ from ragworks.text.archive import listed, unpacked
 from ragworks.text.decode import head, is_binary
 from ragworks.text.names import ending
 from ragworks.text.parse_csv import sniffed
+from ragworks.text.parse_msg import is_msg
 
 PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -25,10 +26,21 @@ PLAIN = "text/plain"
 CSV = "text/csv"
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
+EML = "message/rfc822"
+MSG = "application/vnd.ms-outlook"
+IMAGES: dict[str, bytes | tuple[bytes, ...]] = {
+    "image/png": b"\x89PNG\r\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/gif": b"GIF8",
+    "image/tiff": (b"II*\0", b"MM\0*"),
+    "image/bmp": b"BM",
+    "image/webp": b"RIFF",
+}
+"""Media type to what such a file begins with."""
 
 SUPPORTED = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls, also .ods), EPUB, HTML, Markdown, CSV, "
-    "JSON and any plain text"
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xlsb, .xls, also .ods), EPUB, mail (.eml, .msg), HTML, "
+    "images, Markdown, CSV, JSON and any plain text"
 )
 
 _BY_ENDING = {
@@ -39,12 +51,6 @@ _BY_ENDING = {
 }
 
 _SIGNATURES = (
-    (b"\x89PNG\r\n", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"II*\0", "a TIFF image"),
-    (b"MM\0*", "a TIFF image"),
-    (b"BM", "a bitmap image"),
     (b"{\\rtf", "a rich text (RTF) document"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7-Zip archive"),
@@ -69,7 +75,6 @@ _REFUSED_INSIDE_ZIP = (
 _INSIDE_OLE2 = (
     ("WordDocument", "an old Word document (.doc)"),
     ("PowerPoint Document", "an old PowerPoint presentation (.ppt)"),
-    ("__properties_version1.0", "an Outlook message (.msg)"),
 )
 _HTML_START = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
@@ -86,14 +91,17 @@ def classify(data: bytes, name: str) -> str:
     if b"%PDF-" in data[:1024]:
         return PDF
     if data.startswith(_OLE2):
-        return _inside_ole2(data)
+        return MSG if is_msg(data) else _inside_ole2(data)
+    if _is_mail(data, name):  # before what looks binary: a mail may carry 8-bit parts as they are
+        return EML
+    for kind, beginning in IMAGES.items():
+        if data.startswith(beginning) and is_binary(data) and (kind != "image/webp" or data[8:12] == b"WEBP"):
+            return kind
     for signature, called in _SIGNATURES:
         if data.startswith(signature) and (is_binary(data) or signature == b"{\\rtf"):
             raise _unsupported(called)
     if is_binary(data):
         raise _unsupported("binary data")
-    if _is_mail(data, name):
-        raise _unsupported("an e-mail message (.eml)")
     return _among_texts(head(data), name)
 
 

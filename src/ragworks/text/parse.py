@@ -9,11 +9,14 @@ from ragworks.errors import CorruptDocument, EmptyDocument, NoTextLayer, Ragwork
 from ragworks.text.classify import (
     CSV,
     DOCX,
+    EML,
     EPUB,
     HTML,
+    IMAGES,
     JSON,
     JSON_LINES,
     MARKDOWN,
+    MSG,
     ODS,
     PDF,
     PLAIN,
@@ -24,11 +27,15 @@ from ragworks.text.classify import (
     classify,
 )
 from ragworks.text.decode import declared_charset, decode
+from ragworks.text.ocr import parse_image
 from ragworks.text.parse_csv import parse_csv
+from ragworks.text.parse_eml import read_eml
 from ragworks.text.parse_epub import parse_epub
 from ragworks.text.parse_html import parse_html
 from ragworks.text.parse_json import parse_json
+from ragworks.text.parse_mail import Message, parse_mail
 from ragworks.text.parse_markdown import parse_markdown
+from ragworks.text.parse_msg import read_msg
 from ragworks.text.parse_office import parse_docx
 from ragworks.text.parse_pdf import parse_pdf
 from ragworks.text.parse_sheets import parse_sheets
@@ -49,6 +56,12 @@ def _read_plain(data: bytes) -> Parsed:
     return Parsed(text, tuple(whole(text)), PLAIN)
 
 
+def _attached(data: bytes, name: str) -> Parsed | Message:
+    kind = classify(data, name)
+    return MAIL[kind](data) if kind in MAIL else parse(data, name)
+
+
+MAIL: dict[str, Callable[[bytes], Message]] = {EML: read_eml, MSG: read_msg}
 FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     PDF: parse_pdf,
     DOCX: parse_docx,
@@ -64,6 +77,9 @@ FORMATS: dict[str, Callable[[bytes], Parsed]] = {
     CSV: parse_csv,
     JSON: parse_json,
     JSON_LINES: parse_json,
+    EML: lambda data: parse_mail(read_eml(data), EML, _attached),
+    MSG: lambda data: parse_mail(read_msg(data), MSG, _attached),
+    **{kind: partial(parse_image, media_type=kind) for kind in IMAGES},
 }
 """Media type to parser: bytes in, Parsed out, a DocumentError when they cannot be read. One row adds a format."""
 

@@ -46,7 +46,7 @@ def test_a_large_member_is_cut_at_its_own_records_under_its_name() -> None:
 
 def test_chunks_end_where_records_end() -> None:
     parsed = parse_json(json.dumps(LONG, indent=2).encode())
-    made = chunk(parsed, "Parts", words, 120)
+    made = list(chunk(parsed, "Parts", words, 120))
     assert len(made) > 10
     assert all(one.text.rstrip("]").rstrip().rstrip(",").endswith("}") for one in made)
 

@@ -193,3 +193,15 @@ def test_entities_neither_multiply_nor_fetch_anything() -> None:
         text = parse_docx(altered(data, {"word/document.xml": xml})).text
         assert text.startswith("Kept")
         assert len(text) < 100
+
+
+def test_lines_in_a_typewriter_face_are_code_if_they_look_like_code() -> None:
+    document = docx.Document()
+    for line in ("def fib(n):", "  return n", "A memo in an old face, for a vintage look."):
+        document.add_paragraph().add_run(line).font.name = "Courier New"
+    document.add_paragraph("Call printf() to print.")
+    assert parse_docx(saved(document)).text.split("\n\n") == [
+        "```\ndef fib(n):\n  return n\n```",
+        "A memo in an old face, for a vintage look.",
+        "Call printf() to print.",
+    ]
