@@ -25,7 +25,8 @@ from typing import Any
 
 import httpx
 from corpus import DEADLINE_S, ENDED, NOT_DOCUMENTS, ready, running
-from crash import commit, machine
+
+from ragworks.bench.machine import commit, machine
 
 SIZES = (1, 1, 2, 5, 10, 20, 50, 100)
 REPEATED = 1 / 12

@@ -25,8 +25,9 @@ from typing import Any
 
 import httpx
 from corpus import ready, running
-from crash import commit, machine
 from fpdf import FPDF
+
+from ragworks.bench.machine import commit, machine
 
 LIMIT_S = 5.0
 PAGES = 50

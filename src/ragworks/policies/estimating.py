@@ -43,7 +43,7 @@ PRIORS: Mapping[str, Prior] = {
     ".jpg": Prior(1.0, 1.0, 2.0),
 }
 EMBED_S_PER_CHUNK = 0.05
-UNCHANGED_S = 0.004
+UNCHANGED_S = 0.015
 
 
 @dataclass(frozen=True, slots=True)
