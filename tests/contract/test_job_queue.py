@@ -1,4 +1,4 @@
-"""What every protocols.JobQueue promises."""
+"""What every storage_protocols.JobQueue promises."""
 
 from __future__ import annotations
 

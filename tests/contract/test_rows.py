@@ -1,4 +1,4 @@
-"""What every protocols.Rows promises, seen through the vector store that follows it."""
+"""What every storage_protocols.Rows promises, seen through the vector store that follows it."""
 
 from __future__ import annotations
 

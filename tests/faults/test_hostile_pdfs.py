@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ragworks.errors import CorruptDocument, NoTextLayer, ReadMemoryExceeded
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.types import ReadDocument
-from ragworks.workers.reading import read_document
+from ragworks.workers.reading import read_document, unspooled
 from raw_pdf import LINE, assembled, empty_pages, one_page, stream
 
 SAID = "The bell costs nine euros."
@@ -23,12 +24,23 @@ async def pool() -> AsyncIterator[WorkerPool]:
         yield pool
 
 
-async def read(pool: WorkerPool, folder: Path, data: bytes, memory_mib: int = 1024) -> ReadDocument:
-    path = folder / "hostile.pdf"
+@dataclass(frozen=True)
+class Read:
+    """What a worker made of a file."""
+
+    document: ReadDocument
+    text: str
+
+
+async def read(pool: WorkerPool, folder: Path, data: bytes, memory_mib: int = 1024) -> Read:
+    path, spool = folder / "hostile.pdf", folder / "spool"
     path.write_bytes(data)
-    return await pool.run(
-        read_document, str(path), path.name, None, None, None, 200, limit_s=50, max_memory_bytes=memory_mib * MIB
-    )
+    document = await pool.run(
+        read_document, str(path), str(spool), path.name, None, None, None, 200,
+        limit_s=50, max_memory_bytes=memory_mib * MIB,
+    )  # fmt: skip
+    with spool.open("rb") as file:
+        return Read(document, "".join(part.text for part in unspooled(file)))
 
 
 async def test_ten_thousand_empty_pages_have_no_text_layer(pool: WorkerPool, tmp_path: Path) -> None:
@@ -55,9 +67,9 @@ async def test_an_outline_without_end_costs_the_layout_only(
 ) -> None:
     """The layout reader follows it until its stack is full, and took the worker with it."""
     outline = (b"<</Type/Outlines/First 7 0 R/Last 7 0 R/Count 1>>", *entries)
-    document = await read(pool, tmp_path, one_page(LINE, *outline, catalog=b"/Outlines 6 0 R"))
+    found = await read(pool, tmp_path, one_page(LINE, *outline, catalog=b"/Outlines 6 0 R"))
     assert document.text.strip() == SAID
-    assert any("outline" in warning for warning in document.warnings)
+    assert any("outline" in warning for warning in found.document.warnings)
 
 
 async def test_pages_that_are_their_own_parent_are_a_broken_document(pool: WorkerPool, tmp_path: Path) -> None:
@@ -68,10 +80,10 @@ async def test_pages_that_are_their_own_parent_are_a_broken_document(pool: Worke
 
 async def test_pages_that_are_not_there_are_a_few_warnings(pool: WorkerPool, tmp_path: Path) -> None:
     missing = one_page().replace(b"/Count 1>>", b"/Count 9999>>", 1)
-    document = await read(pool, tmp_path, missing)
+    found = await read(pool, tmp_path, missing)
     assert document.text.strip() == SAID
-    assert len(document.warnings) == 21
-    assert document.warnings[-1].endswith("more warnings about pages")
+    assert len(found.document.warnings) == 21
+    assert found.document.warnings[-1].endswith("more warnings about pages")
 
 
 async def test_a_drawing_that_holds_itself_twice_ends_at_the_memory_limit_and_the_next_is_read(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import islice
 
 from ragworks.errors import StorageFull
-from ragworks.protocols import Blobs, Rows
+from ragworks.storage_protocols import Blobs, Rows
 
 RELEASED_AT_ONCE = 500
 COLLECTED_AT_ONCE = 16  # their writes share a commit; more would hold up the writes of others

@@ -26,9 +26,10 @@ from ragworks.ingest import Ingested, ingest
 from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, places
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
 from ragworks.policies.retrying import RetrySettings
-from ragworks.protocols import Blobs, Clock, DocumentStore, Embedder, JobQueue, Reader
+from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
 from ragworks.records import Acceptance, Incoming, Load, OpenWork, Requeued
 from ragworks.settings import ProcessorSettings
+from ragworks.storage_protocols import Blobs, JobQueue
 from ragworks.types import (
     DeadLetter,
     Health,

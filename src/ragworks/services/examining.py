@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.protocols import Blobs, Rows
 from ragworks.services.following import Follower
+from ragworks.storage_protocols import Blobs, Rows
 from ragworks.types import Checkup
 
 Keys = Mapping[str, NDArray[np.uint64]]

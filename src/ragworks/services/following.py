@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from ragworks.errors import StorageFull
-from ragworks.protocols import Clock, Indexes, Rows
+from ragworks.protocols import Clock
 from ragworks.records import CHUNK_BITS, Change, IndexRows, chunk_keys
+from ragworks.storage_protocols import Indexes, Rows
 
 PAGE = 500  # changes, and chunks, read and indexed at a time, so that memory stays small whatever the document
 # A pass costs about 10 CPU-ms and 20 ms, however little it takes in; an idle index takes a change in at once.

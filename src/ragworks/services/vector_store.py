@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
-from ragworks.protocols import Blobs, Clock, IndexHome, Rows
+from ragworks.protocols import Clock
 from ragworks.records import Adopted, Withdrawn
 from ragworks.services.collecting import Collector
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
+from ragworks.storage_protocols import Blobs, IndexHome, Rows
 from ragworks.types import (
     Checkup,
     Collection,

@@ -1,4 +1,4 @@
-"""Collections, documents, versions and chunks as SQLite rows (protocols.Rows)."""
+"""Collections, documents, versions and chunks as SQLite rows (storage_protocols.Rows)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def folder_name(collection: str) -> str:
 
 
 class IndexFolder:
-    """protocols.IndexHome below one folder."""
+    """storage_protocols.IndexHome below one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -47,7 +47,7 @@ class IndexFolder:
 
 
 class DerivedIndexes:
-    """protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
+    """storage_protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
 
     def __init__(self, folder: Path, dimension: int) -> None:
         self._folder = folder

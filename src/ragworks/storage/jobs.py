@@ -1,4 +1,4 @@
-"""The durable queue as SQLite rows (protocols.JobQueue): accept, claim, finish, fail, and what a person sees of it."""
+"""The durable queue as SQLite rows (storage_protocols.JobQueue): accept, claim, end, and what a person sees of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from uuid import uuid4
 
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused
 from ragworks.policies.estimating import kind_of
-from ragworks.protocols import Clock, Forecast
+from ragworks.protocols import Clock
 from ragworks.records import UNCHANGED, Acceptance, Cost, Incoming, Load, OpenWork, Requeued
 from ragworks.storage import webhooks
 from ragworks.storage.claiming import OPEN, Claims
 from ragworks.storage.job_rows import counts_of, dead_letter, job, job_document, job_row
 from ragworks.storage.sqlite import Database
+from ragworks.storage_protocols import Forecast
 from ragworks.types import DeadLetter, Job, Page, Priority, Stage, Task, TaskState
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0

@@ -13,8 +13,9 @@ import structlog
 from ragworks.errors import LeaseLost, RagworksError, Stalled, StorageFull
 from ragworks.ingest import Ingested
 from ragworks.policies.retrying import RetrySettings, decide
-from ragworks.protocols import Clock, JobQueue
+from ragworks.protocols import Clock
 from ragworks.records import Cost
+from ragworks.storage_protocols import JobQueue
 from ragworks.types import Stage, Task
 from ragworks.workers.attempt import DISK, Attempt
 from ragworks.workers.leases import LeaseKeeper

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import structlog
 
 from ragworks.policies.leasing import Verdict, judge
-from ragworks.protocols import Clock, JobQueue
+from ragworks.protocols import Clock
+from ragworks.storage_protocols import JobQueue
 from ragworks.workers.attempt import Attempt
 
 log = structlog.get_logger("ragworks.jobs")
