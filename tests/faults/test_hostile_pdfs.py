@@ -68,7 +68,7 @@ async def test_an_outline_without_end_costs_the_layout_only(
     """The layout reader follows it until its stack is full, and took the worker with it."""
     outline = (b"<</Type/Outlines/First 7 0 R/Last 7 0 R/Count 1>>", *entries)
     found = await read(pool, tmp_path, one_page(LINE, *outline, catalog=b"/Outlines 6 0 R"))
-    assert document.text.strip() == SAID
+    assert found.text.strip() == SAID
     assert any("outline" in warning for warning in found.document.warnings)
 
 
@@ -81,7 +81,7 @@ async def test_pages_that_are_their_own_parent_are_a_broken_document(pool: Worke
 async def test_pages_that_are_not_there_are_a_few_warnings(pool: WorkerPool, tmp_path: Path) -> None:
     missing = one_page().replace(b"/Count 1>>", b"/Count 9999>>", 1)
     found = await read(pool, tmp_path, missing)
-    assert document.text.strip() == SAID
+    assert found.text.strip() == SAID
     assert len(found.document.warnings) == 21
     assert found.document.warnings[-1].endswith("more warnings about pages")
 
