@@ -1,6 +1,6 @@
 """Thousands of damaged files through the real worker pool: each indexed, refused with a reason, or fatal to a worker.
 
-Usage: python benchmarks/fuzz.py --source DIR [--files 10000] [--seed 0] [--only N] [--workers 2] [--limit-s 10]
+Usage: python benchmarks/fuzz.py --source DIR [--files 10000] [--seed 0] [--only N] [--workers 2] [--limit-s 20]
 [--memory-mib 1024] [--keep DIR] [--json]. File N of a seed is the same on every run; `--only N` reads that one alone.
 Counts what was indexed, refused by code, given up for time or memory, and what ended its worker (`--keep` stores those
 files). Exit code 1 if anything else happened: an error that is no DocumentError, one that a stage after parsing let
@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--limit-s", type=float, default=10.0)
+    parser.add_argument("--limit-s", type=float, default=20.0)
     parser.add_argument("--memory-mib", type=int, default=1024)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", action="store_true")
