@@ -44,6 +44,18 @@ async def started(pool: WorkerPool, function: Callable[..., None], lock: Path) -
     return call, begun.result()
 
 
+async def test_the_answer_to_a_message_moves_the_limit_of_the_call(pool: WorkerPool, tmp_path: Path) -> None:
+    """A scan of twenty pages is no hung parser: each page gives it more time. Here a message takes all of it away."""
+    with pytest.raises(ReadTimeout):
+        await pool.run(
+            pool_tasks.hold,
+            str(tmp_path / "lock"),
+            limit_s=3600,
+            max_memory_bytes=2**30,
+            on_message=lambda pid: -3600.0,
+        )
+
+
 async def test_a_result_and_the_messages_before_it_come_back(pool: WorkerPool) -> None:
     value = {"text": "é" * 3_000_000}
     messages: list[str] = []

@@ -6,6 +6,7 @@ else runs, so that whatever a library reads or prints cannot reach the protocol.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -65,6 +66,7 @@ def main(parent: int, niceness: int) -> NoReturn:
     _send(answers, frame(READY, os.getpid()))
     while True:
         _send(answers, _answer(calls.get(), lambda value: _send(answers, frame(MESSAGE, value))))
+        _trim()
 
 
 def _taken_over() -> tuple[BinaryIO, BinaryIO]:
@@ -82,6 +84,13 @@ def _leave_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _trim() -> None:
+    """Give memory back that the last document took: a scan left 440 MB, of which 180 were free."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _receive(requests: BinaryIO, calls: queue.SimpleQueue[bytes]) -> None:

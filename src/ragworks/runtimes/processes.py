@@ -87,9 +87,10 @@ class WorkerPool:
         *args: Any,
         limit_s: float,
         max_memory_bytes: int,
-        on_message: Callable[[Any], None] | None = None,
+        on_message: Callable[[Any], float | None] | None = None,
     ) -> Result:
-        """``function(*args, report)`` in a child; ``report(value)`` there calls ``on_message(value)`` here.
+        """``function(*args, report)`` in a child; ``report(value)`` there calls ``on_message(value)`` here, which may
+        answer with seconds that the call may take beyond its limit.
 
         ``function`` must be importable. Its own RagworksErrors come back as they are, other errors as CorruptDocument.
         Raises ReadTimeout, ReadMemoryExceeded or WorkerCrashed; the child is gone then, as it is after a cancel.
@@ -170,6 +171,7 @@ class _Child:
         self._watched = psutil.Process(process.pid)
         self.pid = process.pid
         self.calls = 0
+        self._deadline = 0.0  # of the call that runs; messages may move it
 
     @classmethod
     async def start(cls, niceness: int, children: set[_Child]) -> _Child:
@@ -202,16 +204,16 @@ class _Child:
             return 0
 
     async def call(
-        self, call: bytes, limit_s: float, max_memory_bytes: int, on_message: Callable[[Any], None] | None
+        self, call: bytes, limit_s: float, max_memory_bytes: int, on_message: Callable[[Any], float | None] | None
     ) -> Any:
         """The call's result, or _Failed. Raises when the child did not come to an answer and must go."""
         self.calls += 1
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
+        self._deadline = loop.time() + limit_s
         answer = asyncio.ensure_future(self._ask(call, on_message))
         try:
             while not answer.done():
-                left = deadline - loop.time()
+                left = self._deadline - loop.time()
                 await asyncio.wait({answer}, timeout=max(0.0, min(left, WATCH_INTERVAL_S)))
                 if answer.done():
                     break
@@ -224,7 +226,7 @@ class _Child:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
 
-    async def _ask(self, call: bytes, on_message: Callable[[Any], None] | None) -> Any:
+    async def _ask(self, call: bytes, on_message: Callable[[Any], float | None] | None) -> Any:
         try:
             self._requests.write(call)
             await self._requests.drain()
@@ -237,7 +239,7 @@ class _Child:
             if kind == ERROR:
                 return _Failed(unpacked_error(*items))
             if kind == MESSAGE and on_message is not None:
-                on_message(items[0])
+                self._deadline += on_message(items[0]) or 0.0
 
     async def _receive(self) -> tuple[Any, ...]:
         try:

@@ -452,6 +452,8 @@ class _StageTimer:
         self._since = 0.0
 
     def enter(self, stage: Stage) -> None:
+        if stage == self._stage:  # a sign of progress within it
+            return
         self.end()
         self._stage, self._since = stage, self._clock.monotonic()
 

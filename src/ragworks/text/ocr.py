@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -22,13 +24,26 @@ from ragworks.types import Parsed
 ADVICE = "no text layer: install ragworks[ocr]"
 SCRIPTS = "Latin, Chinese and Japanese"
 MAX_PIXELS = 80_000_000  # A3 at 600 dpi has 70 million; decoded, 80 million take 240 MB
-MAX_FRAMES = 1_000
+MAX_PAGES = 500
 # What the recogniser looks at. A page of A4 at 2000 pixels has 171 dpi: letters of 8 points are 19 pixels high.
 _SIDE = 2_000
 _LARGEST_SCALE = 300 / 72  # small pages are not blown up beyond 300 dpi
 _BLANK = 16  # levels of grey between the darkest and the lightest pixel of an empty page
 _MODELS = {"Det": "PP-OCRv6_det_small.onnx", "Rec": "PP-OCRv6_rec_small.onnx"}
 _READABLE = re.compile(r"[^\W_]")
+
+
+_told: ContextVar[Callable[[], None]] = ContextVar("recognised", default=lambda: None)
+
+
+@contextmanager
+def on_recognised(tell: Callable[[], None]) -> Iterator[None]:
+    """Within the context, ``tell`` is called before each picture that is recognised, since each takes seconds."""
+    before = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 def available() -> bool:
@@ -56,7 +71,11 @@ def recognised_pages(document: Any, texts: Sequence[str]) -> tuple[list[str], li
     if bare and not available():
         return read, [f"{numbered(at + 1 for at in bare)}: {ADVICE}"]
     found: list[str] = []
-    for at in bare:
+    if late := bare[MAX_PAGES:]:
+        found.append(
+            f"{numbered(at + 1 for at in late)}: not recognised: {MAX_PAGES} pages of a document are; split it"
+        )
+    for at in bare[:MAX_PAGES]:
         try:
             read[at] = _recognised(_rendered(document, at))
         except MemoryError:
@@ -82,7 +101,12 @@ def numbered(pages: Iterable[int]) -> str:
 
 
 def _shows_something(document: Any, at: int) -> bool:
-    page = document[at]
+    from pypdfium2 import PdfiumError
+
+    try:
+        page = document[at]
+    except PdfiumError:  # a page that is not there shows nothing
+        return False
     try:
         return next(iter(page.get_objects(max_depth=1)), None) is not None
     finally:
@@ -110,7 +134,7 @@ def _frames(data: bytes) -> Iterator[Any]:
             raise DocumentTooLarge(f"the image is too large: {error}; reduce it and submit it again") from error
         except OSError as error:
             raise CorruptDocument(f"the image is broken and cannot be opened: {error}") from error
-        for number in range(MAX_FRAMES if image.format == "TIFF" else 1):
+        for number in range(MAX_PAGES if image.format == "TIFF" else 1):
             try:
                 image.seek(number)
             except EOFError:
@@ -138,6 +162,7 @@ def _recognised(image: Any) -> str:
     darkest, lightest = image.convert("L").getextrema()
     if lightest - darkest < _BLANK:
         return ""
+    _told.get()()
     found = _engine()(image)
     if found.boxes is None or found.txts is None:
         return ""

@@ -19,6 +19,7 @@ from ragworks.text.chunk import chunk
 from ragworks.text.clean import clean
 from ragworks.text.enrich import enrich
 from ragworks.text.names import stem
+from ragworks.text.ocr import on_recognised
 from ragworks.text.parse import parse
 from ragworks.text.parts import parts
 from ragworks.text.tokens import Tokenize, wordpiece, words
@@ -26,13 +27,19 @@ from ragworks.types import Part, ReadDocument, Stage, Task, TitleFrom
 
 Result = TypeVar("Result")
 
+Sign = tuple[Stage, float]
+"""What a worker says while it reads: its stage, and how many seconds more it may take, since a page was recognised."""
+
+RECOGNISED_PAGE_S = 15.0  # a dense page takes 3 to 5 seconds of one core, which may be shared
+
 
 class Pool(Protocol):
     """Child processes that run one function each at a time.
 
-    ``function`` is called with ``args`` and, last, a callable that sends a value to ``on_message`` here. The call ends
-    with its result or its error; a child that takes longer than ``limit_s``, holds more than ``max_memory_bytes`` or
-    dies is replaced, and the call raises ReadTimeout, ReadMemoryExceeded or WorkerCrashed. Cancelling kills the child.
+    ``function`` is called with ``args`` and, last, a callable that sends a value to ``on_message`` here, which may
+    answer with seconds that the call may take beyond its limit. The call ends with its result or its error; a child
+    that takes longer than ``limit_s``, holds more than ``max_memory_bytes`` or dies is replaced, and the call raises
+    ReadTimeout, ReadMemoryExceeded or WorkerCrashed. Cancelling kills the child.
     """
 
     async def run(
@@ -41,7 +48,7 @@ class Pool(Protocol):
         *args: Any,
         limit_s: float,
         max_memory_bytes: int,
-        on_message: Callable[[Any], None] | None = None,
+        on_message: Callable[[Any], float | None] | None = None,
     ) -> Result: ...
 
 
@@ -85,6 +92,12 @@ class PooledReader:
     @asynccontextmanager
     async def read(self, task: Task, on_stage: OnStage) -> AsyncIterator[ReadDocument]:
         """The task's document as chunks. Raises a DocumentError when it cannot be read, StorageFull."""
+
+        def heard(sign: Sign) -> float:
+            stage, more_s = sign
+            on_stage(stage)
+            return more_s
+
         spool, name = await asyncio.to_thread(_spool, self._spool_folder)
         with spool:
             try:
@@ -99,7 +112,7 @@ class PooledReader:
                     self._chunk_tokens,
                     limit_s=self._limits.seconds(task.size_bytes),
                     max_memory_bytes=self._limits.memory_bytes,
-                    on_message=lambda stage: on_stage(Stage(stage)),
+                    on_message=heard,
                 )
             finally:
                 os.unlink(name)  # the open file stays as long as somebody reads it, whoever is killed
@@ -114,20 +127,21 @@ def read_document(
     title: str | None,
     tokenizer_path: str | None,
     chunk_tokens: int,
-    on_stage: Callable[[str], None],
+    report: Callable[[Sign], None],
 ) -> ReadDocument:
     """The file at ``path``: parsed, cleaned, enriched, cut to chunks. ``title`` overrides the document's own.
 
     The parts go to the file ``spool`` one after another, not into the result. Raises a DocumentError, StorageFull.
-    Blocks; ``on_stage`` hears each stage as it begins.
+    Blocks; ``report`` hears of each stage as it begins, and of what takes long within it.
     """
-    on_stage(Stage.PARSING)
-    parsed = parse(Path(path).read_bytes(), name, media_type)
-    on_stage(Stage.CLEANING)
+    report((Stage.PARSING, 0.0))
+    with on_recognised(lambda: report((Stage.PARSING, RECOGNISED_PAGE_S))):
+        parsed = parse(Path(path).read_bytes(), name, media_type)
+    report((Stage.CLEANING, 0.0))
     parsed = clean(parsed)
-    on_stage(Stage.ENRICHING)
+    report((Stage.ENRICHING, 0.0))
     parsed = enrich(parsed, name)
-    on_stage(Stage.CHUNKING)
+    report((Stage.CHUNKING, 0.0))
     own: TitleFrom = "name" if parsed.title in (None, stem(name)) else "document"
     document = ReadDocument(
         title or parsed.title or name,
@@ -140,7 +154,8 @@ def read_document(
         parsed.warnings,
     )
     chunks = chunk(parsed, document.embedded_title, _tokenize(tokenizer_path), chunk_tokens)
-    return replace(document, chunk_count=_write(spool, parts(parsed.text, chunks)))
+    count = _write(spool, parts(parsed.text, chunks), lambda: report((Stage.CHUNKING, 0.0)))
+    return replace(document, chunk_count=count)
 
 
 def _spool(folder: Path) -> tuple[BinaryIO, str]:
@@ -152,12 +167,14 @@ def _spool(folder: Path) -> tuple[BinaryIO, str]:
     return open(handle, "rb"), name
 
 
-def _write(spool: str, made: Iterator[Part]) -> int:
+def _write(spool: str, made: Iterator[Part], on_part: Callable[[], None]) -> int:
     """The number of chunks in the parts, which are in the file then."""
     count = 0
     try:
         with Path(spool).open("wb") as file:
             for part in made:
+                if count:
+                    on_part()
                 pickle.dump(part, file, protocol=pickle.HIGHEST_PROTOCOL)
                 count += len(part.chunks)
     except OSError as error:

@@ -81,6 +81,15 @@ def test_only_the_pages_without_text_are_recognised(monkeypatch: pytest.MonkeyPa
     assert [one.page for one in parsed.sections] == [1, 2, 4, 5]
 
 
+def test_each_picture_is_told_of_before_it_is_recognised() -> None:
+    """The time limit of reading grows with the pages that take seconds each."""
+    told: list[None] = []
+    with ocr.on_recognised(lambda: told.append(None)):
+        parse(scan([FACT], [FACT]), "scan.pdf")
+    parse(scan([FACT]), "scan.pdf")
+    assert len(told) == 2
+
+
 def test_a_page_on_which_recognition_fails_costs_that_page(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(image: object) -> str:
         raise RuntimeError("no such shape")
