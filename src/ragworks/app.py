@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
@@ -18,8 +21,10 @@ from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
+from ragworks.models.onnx_folder import FolderEmbedder
 from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer, available_cores
-from ragworks.protocols import Model
+from ragworks.models.openai_api import OpenAIEmbedder
+from ragworks.protocols import Clock, Model, RemoteModel
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -48,7 +53,9 @@ class _Parts:
     """The adapters that the settings ask for; nothing is opened yet."""
 
     def __init__(self, settings: Settings) -> None:
-        bundled = settings.embeddings_service.model_name == BUNDLED
+        embeddings = settings.embeddings_service
+        _check(embeddings)
+        weightless = embeddings.model_name == "hashing"
         self.clock, self.rng = SystemClock(), Random()
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
@@ -57,8 +64,8 @@ class _Parts:
         self.blobs = FileBlobs(self.folder.blobs)
         self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
-        self.scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
-        self.tokenizer_path = (lambda: str(locate(BGE_SMALL_EN).tokenizer)) if bundled else (lambda: None)
+        self.scorer = LexicalScorer() if weightless else OnnxScorer(embeddings.threads)
+        self.tokenizer_path = (lambda: None) if weightless else partial(_tokenizer, embeddings)
 
     def reader(self, settings: ProcessorSettings) -> PooledReader:
         return PooledReader(
@@ -86,7 +93,7 @@ class App:
         self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
-            lambda: _model(settings.embeddings_service),
+            lambda: _model(settings.embeddings_service, parts.clock, parts.rng),
             self.vector_store,
             parts.clock,
             self._embedded,
@@ -217,10 +224,48 @@ def build(settings: Settings) -> App:
     return App(settings)
 
 
-def _model(settings: EmbeddingsSettings) -> Model:
-    make = MODELS.get(settings.model_name)
-    if make is None:
+def _check(settings: EmbeddingsSettings) -> None:
+    """Refuse what contradicts itself, before anything is opened."""
+    if settings.model_folder and settings.endpoint.model:
         raise InvalidSettings(
-            f"embeddings_service.model_name must be one of {', '.join(MODELS)}, found {settings.model_name!r}"
+            "embeddings_service.model_folder and embeddings_service.endpoint.model name two models; keep one of them"
         )
-    return make(settings)
+    if (settings.query_prefix or settings.passage_prefix) and not (settings.model_folder or settings.endpoint.model):
+        raise InvalidSettings(
+            "embeddings_service.query_prefix and passage_prefix are for a model_folder or an endpoint; "
+            f"{settings.model_name} brings its own"
+        )
+    if settings.endpoint.model:
+        _check_urls(settings.endpoint.urls)
+
+
+def _check_urls(urls: Sequence[str]) -> None:
+    if not urls:
+        raise InvalidSettings("embeddings_service.endpoint.urls must name at least one base URL, found none")
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            # Not the URL itself: it may hold a password.
+            raise InvalidSettings(
+                "embeddings_service.endpoint.urls must be like http://127.0.0.1:8080/v1, without a name, a password or "
+                f"a query (a key goes into api_key); found scheme {parts.scheme!r}, host {parts.hostname!r}"
+            )
+
+
+def _model(settings: EmbeddingsSettings, clock: Clock, rng: Random) -> Model | RemoteModel:
+    prefixes: dict[TextKind, str] = {"question": settings.query_prefix, "passage": settings.passage_prefix}
+    if settings.endpoint.model:
+        return OpenAIEmbedder(settings.endpoint, prefixes, clock, rng)
+    if settings.model_folder:
+        return FolderEmbedder(settings.model_folder, prefixes, settings.threads)
+    return MODELS[settings.model_name](settings)
+
+
+def _tokenizer(settings: EmbeddingsSettings) -> str:
+    """The tokenizer that sizes chunks; an endpoint's is not known, and the bundled one stands for it."""
+    if settings.model_folder:
+        return str(Path(settings.model_folder, "tokenizer.json"))
+    return str(locate(BGE_SMALL_EN).tokenizer)

@@ -57,6 +57,11 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.NotReady: Row(
         503, "Not ready", "Try again after Retry-After seconds; GET /readyz?verbose says what is missing."
     ),
+    errors.EndpointUnavailable: Row(
+        503,
+        "Endpoint unavailable",
+        "Read the reason: is the endpoint up, its address and key right? It is asked again.",
+    ),
     errors.StorageFull: Row(
         507, "Storage full or read-only", "Free space on the data folder's disk; nothing was changed."
     ),

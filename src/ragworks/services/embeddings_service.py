@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ragworks.errors import CannotStart, NotReady
 from ragworks.policies.batching import BatchSettings
-from ragworks.protocols import Clock, Model, StoredVectors
+from ragworks.protocols import Clock, Model, RemoteModel, StoredVectors
 from ragworks.settings import EmbeddingsSettings
 from ragworks.types import Embeddings, FailedText, Health, ServiceHealth, TextKind
 from ragworks.workers.batcher import Batcher, Embedded, checked
 from ragworks.workers.cache import InFlight, VectorCache
+from ragworks.workers.sender import Sender, SendSettings
 
 NAME = "embeddings_service"
 HUNG_AFTER_S = 30.0
@@ -39,12 +40,12 @@ def embedding_key(fingerprint: str, text: str, kind: TextKind = "passage", prefi
 
 
 class EmbeddingsService:
-    """Service and Embedder. The model is made, loaded and proved by ``initialize``, in a thread."""
+    """Service and Embedder. The model is made, loaded and proved by ``initialize``, away from the event loop."""
 
     def __init__(
         self,
         settings: EmbeddingsSettings,
-        model_factory: Callable[[], Model],
+        model_factory: Callable[[], Model | RemoteModel],
         stored: StoredVectors | None,
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
@@ -54,16 +55,19 @@ class EmbeddingsService:
         config = settings.cache_config
         self._cache = VectorCache(config.max_size if settings.cache_enabled else 0, config.ttl_seconds, clock.monotonic)
         self._in_flight: InFlight[Embedded] = InFlight()
-        self._model: Model | None = None
-        self._batcher: Batcher | None = None
+        self._model: Model | RemoteModel | None = None
+        self._batcher: Batcher | Sender | None = None
         self._counts = {"texts": 0, "memory_hits": 0, "stored_hits": 0, "model_texts": 0, "failed_texts": 0}
 
     async def initialize(self) -> None:
-        """Raises ModelMissing, or CannotStart when the model's first vector is unusable."""
+        """Raises ModelMissing, EndpointUnavailable, or CannotStart when the model's first vector is unusable."""
         model = await asyncio.to_thread(self._model_factory)
-        await asyncio.to_thread(_prove, model)
-        batching = BatchSettings(self._settings.batch_size, self._settings.batch_tokens)
-        self._batcher = await Batcher(model, batching, self._clock).__aenter__()
+        if isinstance(model, RemoteModel):
+            self._batcher = await Sender(model, _sending(self._settings), self._clock).__aenter__()
+        else:
+            await asyncio.to_thread(_prove, model)
+            batching = BatchSettings(self._settings.batch_size, self._settings.batch_tokens)
+            self._batcher = await Batcher(model, batching, self._clock).__aenter__()
         self._model = model
 
     async def shutdown(self) -> None:
@@ -135,7 +139,7 @@ class EmbeddingsService:
             "queue_size": batcher.waiting if batcher else 0,
         }
 
-    def _running(self) -> tuple[Model, Batcher]:
+    def _running(self) -> tuple[Model | RemoteModel, Batcher | Sender]:
         if self._model is None or self._batcher is None:
             raise NotReady("the embedding model is not loaded; try again when embeddings_service is up")
         return self._model, self._batcher
@@ -206,12 +210,19 @@ class EmbeddingsService:
         many = batcher.failures_in_a_row >= UNHEALTHY_AFTER
         return (Health.UNHEALTHY if many else Health.DEGRADED), {**details, "reason": reason}
 
-    async def _probe(self, batcher: Batcher) -> None:
+    async def _probe(self, batcher: Batcher | Sender) -> None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await batcher.embed(["health"], "question")
         except (TimeoutError, NotReady):
             return  # the counters of the batcher tell the rest
+
+
+def _sending(settings: EmbeddingsSettings) -> SendSettings:
+    endpoint = settings.endpoint
+    return SendSettings(
+        settings.batch_size, endpoint.max_request_bytes, endpoint.concurrency, patience_s=endpoint.patience_s
+    )
 
 
 def _prove(model: Model) -> None:
