@@ -306,6 +306,23 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What the embedding cache holds in memory, and what its tiers saved since the start.
+
+    ``misses`` are texts that went to the model; ``hit_rate`` is the share of the others. ``model`` is a fingerprint.
+    """
+
+    model: str
+    entries: int
+    max_entries: int
+    bytes: int
+    memory_hits: int
+    stored_hits: int
+    misses: int
+    hit_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A part of a list, in a stable order. ``last_id`` is the ``after`` of the next call."""
 

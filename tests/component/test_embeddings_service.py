@@ -297,3 +297,24 @@ async def test_statistics_add_up_and_each_call_is_reported():
     assert (stats["texts"], stats["memory_hits"], stats["stored_hits"], stats["model_texts"]) == (4, 1, 1, 1)
     assert stats["failed_texts"] == 1
     assert stats["cache_hit_rate"] == pytest.approx(2 / 3)
+
+
+async def test_the_cache_says_what_it_holds_and_saved_and_forgets_when_told():
+    model, stored = ScriptedModel(), Stored()
+    async with running(model, stored, cache_config=CacheSettings(max_size=10)) as service:
+        stored.vectors[service.embedding_key("held")] = np.eye(1, 256, dtype=np.float32)[0]
+        await service.embed_texts(["held", "new"])
+        await service.embed_texts(["new"])
+        report = service.cache_report()
+        assert (report.entries, report.max_entries, report.bytes) == (2, 10, 2 * 4 * 256)
+        assert (report.memory_hits, report.stored_hits, report.misses) == (1, 1, 1)
+        assert (report.hit_rate, report.model) == (pytest.approx(2 / 3), "scripted:1")
+        assert (service.clear_cache(), service.cache_report().entries) == (2, 0)
+        await service.embed_texts(["new"])
+    assert model.texts == ["new", "new"]
+
+
+async def test_tokens_are_counted_as_far_as_the_model_reads():
+    async with running(ScriptedModel()) as service:
+        assert await service.count_tokens(["one two", "word " * 600]) == 2 + 512
+        assert await service.count_tokens([]) == 0

@@ -158,7 +158,7 @@ def describe(error: BaseException, request_id: str = "") -> Problem:
 def respond(error: BaseException, path: str, request_id: str = "") -> Response:
     """The response to ``error``: OpenAI's error object on OpenAI's routes, problem+json on all others."""
     problem = describe(error, request_id)
-    if path in OPENAI_PATHS:
+    if path in OPENAI_PATHS or path.startswith("/v1/models/"):
         return JSONResponse(problem.openai(), problem.status, problem.headers)
     return JSONResponse(problem.body, problem.status, problem.headers, media_type=PROBLEM_JSON)
 

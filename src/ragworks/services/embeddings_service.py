@@ -14,7 +14,7 @@ from ragworks.errors import CannotStart, NotReady
 from ragworks.policies.batching import BatchSettings
 from ragworks.protocols import Clock, Model, RemoteModel, StoredVectors
 from ragworks.settings import EmbeddingsSettings
-from ragworks.types import Embeddings, FailedText, Health, ServiceHealth, TextKind
+from ragworks.types import CacheReport, Embeddings, FailedText, Health, ServiceHealth, TextKind
 from ragworks.workers.batcher import Batcher, Embedded, checked
 from ragworks.workers.cache import InFlight, VectorCache
 from ragworks.workers.sender import Sender, SendSettings
@@ -129,15 +129,41 @@ class EmbeddingsService:
 
     def stats(self) -> Mapping[str, Any]:
         batcher = self._batcher
-        hits = self._counts["memory_hits"] + self._counts["stored_hits"]
-        looked_up = hits + self._counts["model_texts"]
         return {
             **self._counts,
-            "cache_hit_rate": hits / looked_up if looked_up else 0.0,
+            "cache_hit_rate": self._hit_rate(),
             "cached": len(self._cache),
             "batches": batcher.batches if batcher else 0,
             "queue_size": batcher.waiting if batcher else 0,
         }
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
+        model = self._running()[0]
+        lengths = await asyncio.to_thread(model.lengths, texts)
+        return sum(lengths if isinstance(model, RemoteModel) else (min(one, model.max_tokens) for one in lengths))
+
+    def cache_report(self) -> CacheReport:
+        """Raises NotReady while there is no model."""
+        return CacheReport(
+            model=self.fingerprint,
+            entries=len(self._cache),
+            max_entries=self._settings.cache_config.max_size if self._settings.cache_enabled else 0,
+            bytes=self._cache.bytes_held,
+            memory_hits=self._counts["memory_hits"],
+            stored_hits=self._counts["stored_hits"],
+            misses=self._counts["model_texts"],
+            hit_rate=self._hit_rate(),
+        )
+
+    def clear_cache(self) -> int:
+        """Forget the vectors in memory; how many there were. What the store holds is not this cache's to forget."""
+        return self._cache.clear()
+
+    def _hit_rate(self) -> float:
+        hits = self._counts["memory_hits"] + self._counts["stored_hits"]
+        looked_up = hits + self._counts["model_texts"]
+        return hits / looked_up if looked_up else 0.0
 
     def _running(self) -> tuple[Model | RemoteModel, Batcher | Sender]:
         if self._model is None or self._batcher is None:

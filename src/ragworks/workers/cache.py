@@ -21,6 +21,7 @@ class VectorCache:
 
     def __init__(self, max_size: int, ttl_s: float, timer: Callable[[], float]) -> None:
         self._entries: Cache[bytes, tuple[bytes, bool]] = TTLCache(max_size, ttl_s, timer)
+        self._vector_bytes = 0
 
     def get(self, key: bytes) -> tuple[NDArray[np.float32], bool] | None:
         """(vector, whether its text was truncated). The vector is read-only."""
@@ -30,6 +31,18 @@ class VectorCache:
     def put(self, key: bytes, vector: NDArray[np.float32], truncated: bool) -> None:
         if self._entries.maxsize >= 1:
             self._entries[key] = (vector.tobytes(), truncated)
+            self._vector_bytes = vector.nbytes
+
+    def clear(self) -> int:
+        """Forget everything; how many there were."""
+        count = len(self)
+        self._entries.clear()
+        return count
+
+    @property
+    def bytes_held(self) -> int:
+        """Of the vectors alone, which are all of one size: looking at each would make it the last one used."""
+        return len(self) * self._vector_bytes
 
     def __len__(self) -> int:
         return len(self._entries)
