@@ -87,7 +87,7 @@ class EndpointSettings:
     concurrency: int = setting(4, "requests in flight for passages, and as many for questions", low=1, high=1000)
     timeout_s: float = setting(30.0, "seconds that one request may take", low=0.05)
     patience_s: float = setting(
-        300.0, "seconds that a passage waits through failures before it fails (a question: 5)", low=0
+        120.0, "seconds that a passage waits through failures before it fails (a question: 5)", low=0
     )
     max_request_bytes: int = setting(512 * 1024, "bytes of text in one request at most", low=1)
     max_text_bytes: int = setting(

@@ -32,7 +32,7 @@ class SendSettings:
     max_texts: int = 100
     max_bytes: int = 512 * 1024
     concurrency: int = 4
-    patience_s: float = 300.0
+    patience_s: float = 120.0
 
 
 @dataclass(eq=False, slots=True)
