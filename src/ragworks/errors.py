@@ -147,16 +147,17 @@ class NotReady(Refused):
 class EndpointUnavailable(Refused):
     """No endpoint answered; there is no use in asking before ``retry_after_s`` are over.
 
-    ``asked``: an endpoint named that time itself, or all are left out, so that nothing was sent.
+    ``asked``: an endpoint named that time itself, or all are left out, so that nothing was sent. ``suspect``: each that
+    was asked failed inside (500), which may be the doing of one of the texts.
     """
 
     code = "endpoint_unavailable"
     transient = True
 
-    def __init__(self, message: str, retry_after_s: float, *, asked: bool = False) -> None:
+    def __init__(self, message: str, retry_after_s: float, *, asked: bool = False, suspect: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        self.asked = asked
+        self.asked, self.suspect = asked, suspect
 
 
 class StorageFull(RagworksError):

@@ -162,6 +162,32 @@ async def test_where_nobody_listens_the_endpoint_is_unavailable():
             await model.embed(TEXTS, "passage")
 
 
+@pytest.mark.parametrize(("status", "suspect"), [(500, True), (502, False), (503, False), (401, False)])
+async def test_only_a_failure_inside_the_endpoint_casts_suspicion_on_the_texts(server, other, status, suspect):
+    server.always = servers.problem(status)
+    async with opened(server) as model:
+        with pytest.raises(EndpointUnavailable) as caught:
+            await model.embed(TEXTS, "passage")
+    assert caught.value.suspect is suspect
+    other.always = servers.closes
+    async with opened(server, other) as model:
+        with pytest.raises(EndpointUnavailable) as caught:
+            await model.embed(TEXTS, "passage")
+    assert not caught.value.suspect
+
+
+async def test_an_endpoint_that_fails_inside_again_and_again_is_left_out_for_a_short_while_each_time(server):
+    clock = FakeClock()
+    server.always = servers.problem(500)
+    async with opened(server, clock=clock) as model:
+        for _ in range(6):
+            with pytest.raises(EndpointUnavailable) as caught:
+                await model.embed(TEXTS, "passage")
+            assert 0.5 <= caught.value.retry_after_s <= 1.0
+            await clock.advance(1.0)
+    assert len(server.requests) == 6
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_texts_that_the_endpoint_refuses_fail_for_good_and_the_endpoint_stays_in_use(server, status):
     server.script = [servers.problem(status, "too long")]

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
@@ -30,7 +31,7 @@ log = structlog.get_logger("ragworks.models")
 BACKOFF = RetrySettings(base_delay_s=0.5, max_delay_s=30.0)
 MAX_RETRY_AFTER_S = 3600.0
 REFUSED = (400, 413, 422)
-"""What the texts are to blame for; everything else but 200 is the endpoint's fault."""
+"""What the texts are to blame for. 500 may be their doing too: llama.cpp answers it to a text that is too long."""
 HINTS = {
     401: "; check embeddings_service.endpoint.api_key, or OPENAI_API_KEY",
     403: "; check what embeddings_service.endpoint.api_key may do",
@@ -40,11 +41,11 @@ MESSAGE_CHARACTERS = 300
 
 
 class _Failed(Exception):
-    """One endpoint gave no usable answer. ``retry_after_s`` is set if it named a time."""
+    """One endpoint gave no usable answer. ``retry_after_s`` is set if it named a time; ``suspect`` as in the error."""
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None = None, *, suspect: bool = False) -> None:
         super().__init__(reason)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.suspect = retry_after_s, suspect
 
 
 class OpenAIEmbedder:
@@ -111,7 +112,8 @@ class OpenAIEmbedder:
             choice = endpoints.choose(self._states, self._clock.monotonic(), tried)
             if choice.place is None:
                 asked = all(failure.retry_after_s is not None for failure in tried.values())
-                raise EndpointUnavailable(self._last_failure, choice.wait_s, asked=asked)
+                suspect = bool(tried) and all(failure.suspect for failure in tried.values())
+                raise EndpointUnavailable(self._last_failure, choice.wait_s, asked=asked, suspect=suspect)
             try:
                 return await self._ask(choice.place, inputs)
             except _Failed as failure:
@@ -139,7 +141,9 @@ class OpenAIEmbedder:
 
     def _leave_out(self, place: int, failure: _Failed) -> None:
         now, before = self._clock.monotonic(), self._states[place]
-        state = endpoints.failed(self._backoff, before, now, self._rng, failure.retry_after_s)
+        # An endpoint that fails inside is up: looking for the text that makes it fail takes several tries.
+        backoff = replace(self._backoff, max_delay_s=self._backoff.base_delay_s) if failure.suspect else self._backoff
+        state = endpoints.failed(backoff, before, now, self._rng, failure.retry_after_s)
         self._states[place] = state
         self._last_failure = str(failure)
         if before.out_until <= now:
@@ -169,7 +173,7 @@ class OpenAIEmbedder:
         if response.status_code in REFUSED:
             raise EmbeddingFailed(said)
         pause_s = _retry_after_s(response.headers.get("Retry-After", ""), self._clock.now())
-        raise _Failed(said + HINTS.get(response.status_code, ""), pause_s)
+        raise _Failed(said + HINTS.get(response.status_code, ""), pause_s, suspect=response.status_code == 500)
 
     def _rows(self, url: str, response: httpx.Response, count: int) -> NDArray[np.float64]:
         """The answer's vectors in the order of the texts. An answer that may be about other texts is none at all."""

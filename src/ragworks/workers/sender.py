@@ -148,27 +148,40 @@ class Sender:
                 _settle(item, _outcome(row, item, len(batch)))
 
     async def _embedded(self, texts: Sequence[str], kind: TextKind) -> Rows:
-        """A vector or an error per text. Texts that the endpoint refuses are split until the bad one fails alone."""
+        """A vector or an error per text. Texts that an endpoint cannot stand are split until the bad one is alone."""
         try:
             return checked(await self._answer(texts, kind), len(texts), self._model.dimension)
-        except EmbeddingFailed as error:
-            if len(texts) <= 1:
-                return [error]
+        except (EmbeddingFailed, EndpointUnavailable) as error:
+            if len(texts) <= 1 or not self._may_split(error):
+                return [error] * len(texts)
             half = len(texts) // 2
             return await self._embedded(texts[:half], kind) + await self._embedded(texts[half:], kind)
         # Whatever a model raises belongs to the texts and must not end the task.
         except Exception as error:
             return [error] * len(texts)
 
+    def _may_split(self, error: RagworksError) -> bool:
+        """A refusal says that a text is bad. A failure only may, so each look costs a retry of the budget."""
+        if isinstance(error, EmbeddingFailed):
+            return True
+        if not (isinstance(error, EndpointUnavailable) and error.suspect) or self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
     async def _answer(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
         until = self._clock.monotonic() + patience_s
+        suspicions = 0
         while True:
             try:
                 vectors = await self._model.embed(texts, kind)
             except EndpointUnavailable as error:
                 left_s = until - self._clock.monotonic()
                 decision = again(error.retry_after_s, left_s, self._saved, asked=error.asked)
+                suspicions += error.suspect
+                if error.suspect and (len(texts) > 1 or suspicions > 1):
+                    raise
                 if decision.delay_s is None:
                     message = f"{error}; given up: {decision.reason}"
                     raise EndpointUnavailable(message, error.retry_after_s) from error

@@ -95,6 +95,36 @@ async def test_a_text_that_is_refused_fails_alone_and_for_good():
     assert (rows[2].reason, rows[2].transient) == ("refused 'bad'", False)
 
 
+class Poisoned(ScriptedEndpoint):
+    """Fails inside, as llama.cpp does, whenever a request holds a text that is too long for it."""
+
+    async def embed(self, texts, kind):
+        vectors = await super().embed(texts, kind)
+        if any("long" in text for text in texts):
+            raise EndpointUnavailable("answered 500", 0.5, suspect=True)
+        return vectors
+
+
+async def test_a_text_that_makes_the_endpoint_fail_inside_is_found_and_fails_alone():
+    """Found with a real llama.cpp server: one text over its limit failed all that shared its request."""
+    clock, model = FakeClock(), Poisoned()
+    async with running(model, clock) as sender:
+        call = asyncio.create_task(sender.embed(["a", "b", "too long", "c", "d", "e"], "passage"))
+        await clock.advance(10)
+        rows = await call
+    assert [row.vector is None for row in rows] == [False, False, True, False, False, False]
+    assert (rows[2].reason, rows[2].transient) == ("answered 500", True)
+
+
+async def test_an_endpoint_that_fails_inside_at_everything_is_not_flooded_by_the_search_for_a_bad_text():
+    clock, model = FakeClock(), Poisoned()
+    async with running(model, clock, budget=BudgetSettings(most=5)) as sender:
+        call = asyncio.create_task(sender.embed(["long"] * 100, "passage"))
+        await clock.advance(100)
+        assert all(row.vector is None and row.transient for row in await call)
+    assert len(model.requests) <= 2 * 5 + 1
+
+
 async def test_a_vector_without_direction_fails_its_text_alone():
     model = ScriptedEndpoint()
     model.rewrite = lambda vectors: np.where([[False], [True], [False]], np.nan, vectors)
