@@ -88,10 +88,11 @@ def test_a_question_is_encoded_otherwise_than_the_same_words_as_a_passage(model)
     assert 0.5 < question @ passage < 0.9999
 
 
-def test_lengths_grow_with_the_text_and_are_not_truncated(model):
-    short, long = model.lengths(["one word", "word " * 2000])
+def test_lengths_grow_with_the_text_and_tell_those_over_the_limit(model):
+    short, long, longest = model.lengths(["one word", "word " * 600, "word " * 200_000])
     assert 2 <= short < 10
-    assert long >= 2000 > model.max_tokens
+    assert 600 <= long < 610
+    assert longest > model.max_tokens
 
 
 def test_a_text_over_the_limit_is_cut_to_it_and_still_has_a_unit_vector(model):

@@ -19,6 +19,8 @@ from ragworks.types import TextKind, Vectors
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 """Preferred in this order; a ``pooler_output`` beside them was trained for something else."""
+HEAD = 16
+"""Characters for each token of the limit that are tokenised first; only a text of long words has fewer tokens there."""
 PROBE = ("ragworks", "two texts of unequal length")
 
 
@@ -57,7 +59,12 @@ class FolderEmbedder:
         return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        found: list[Encoding] = self._tokenizer.encode_batch(list(texts)) if texts else []
+        """Of a text far over the limit only its head, if that is over the limit already: a megabyte takes 0.5 s."""
+        head = HEAD * self.max_tokens
+        found: list[Encoding] = self._tokenizer.encode_batch_fast([_head(text, head) for text in texts])
+        for place, text in enumerate(texts):
+            if len(text) > head and _untruncated(found[place]) <= self.max_tokens:
+                found[place] = self._tokenizer.encode_batch_fast([text])[0]
         return found
 
     def _vectors(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
@@ -159,7 +166,12 @@ def _place(name: str) -> int:
     return OUTPUTS.index(name) if name in OUTPUTS else len(OUTPUTS)
 
 
+def _head(text: str, limit: int) -> str:
+    """The text, or its first ``limit`` characters without the word that the cut would split."""
+    return text if len(text) <= limit else text[:limit].rpartition(" ")[0]
+
+
 def _untruncated(encoded: Encoding) -> int:
-    """Tokens including what truncation cut off; each cut piece repeats the special tokens."""
+    """Tokens including what truncation cut off; each cut piece repeats the signs around the text."""
     special = sum(encoded.special_tokens_mask)
     return len(encoded.ids) + sum(len(piece.ids) - special for piece in encoded.overflowing)

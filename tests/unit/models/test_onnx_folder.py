@@ -97,6 +97,11 @@ def test_texts_are_cut_where_the_strictest_file_says(tmp_path, files, limit):
     assert np.allclose(cut, other)
 
 
+def test_a_text_of_words_so_long_that_few_fit_its_head_is_measured_whole(tmp_path):
+    model = FolderEmbedder(model_folder(tmp_path, files={"config.json": {"max_position_embeddings": 10}}), threads=1)
+    assert model.lengths([" ".join(["y" * 200] * 12), "y" * 10_000]) == [14, 3]
+
+
 def test_what_a_prefix_pushes_over_the_limit_counts_as_too_long(tmp_path):
     files = {"config.json": {"max_position_embeddings": 10}, **PROMPTS}
     model = FolderEmbedder(model_folder(tmp_path, files=files), threads=1)
