@@ -29,12 +29,14 @@ class EmbeddingServer:
         self.silent: asyncio.Event | None = None
         """While set to an event, an answer waits for it."""
         self.in_flight = self.most_in_flight = 0
+        self.connections: set[asyncio.StreamWriter] = set()
 
     @property
     def texts(self) -> list[list[str]]:
         return [request["input"] for request in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = next(
@@ -76,6 +78,9 @@ async def embedding_server() -> AsyncIterator[EmbeddingServer]:
         yield server
     finally:
         listening.close()
+        for connection in server.connections:  # whoever reads from one meets its end, and ends
+            connection.close()
+        await asyncio.sleep(0)
 
 
 def response(status: int, body: Any, **headers: str) -> bytes:

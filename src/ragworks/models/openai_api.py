@@ -149,6 +149,7 @@ class OpenAIEmbedder:
         if before.out_until <= now:
             log.warning(
                 "endpoint_left_out",
+                action="endpoint_left_out",
                 url=self._urls[place],
                 reason=str(failure),
                 failures=state.failures,
