@@ -139,7 +139,9 @@ class Sender:
             for item in batch:
                 del line[item]
             try:
-                rows = await self._embedded([item.text for item in batch], kind)
+                patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
+                until = self._clock.monotonic() + patience_s
+                rows = await self._embedded([item.text for item in batch], kind, until)
             except asyncio.CancelledError:
                 _give_up(batch)
                 raise
@@ -147,15 +149,16 @@ class Sender:
             for item, row in zip(batch, rows, strict=True):
                 _settle(item, _outcome(row, item, len(batch)))
 
-    async def _embedded(self, texts: Sequence[str], kind: TextKind) -> Rows:
+    async def _embedded(self, texts: Sequence[str], kind: TextKind, until: float) -> Rows:
         """A vector or an error per text. Texts that an endpoint cannot stand are split until the bad one is alone."""
         try:
-            return checked(await self._answer(texts, kind), len(texts), self._model.dimension)
+            return checked(await self._answer(texts, kind, until), len(texts), self._model.dimension)
         except (EmbeddingFailed, EndpointUnavailable) as error:
             if len(texts) <= 1 or not self._may_split(error):
                 return [error] * len(texts)
             half = len(texts) // 2
-            return await self._embedded(texts[:half], kind) + await self._embedded(texts[half:], kind)
+            first = await self._embedded(texts[:half], kind, until)
+            return first + await self._embedded(texts[half:], kind, until)
         # Whatever a model raises belongs to the texts and must not end the task.
         except Exception as error:
             return [error] * len(texts)
@@ -169,9 +172,7 @@ class Sender:
         self._saved -= 1
         return True
 
-    async def _answer(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
-        until = self._clock.monotonic() + patience_s
+    async def _answer(self, texts: Sequence[str], kind: TextKind, until: float) -> Vectors:
         suspicions = 0
         while True:
             try:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ragworks.errors import EndpointUnavailable, NotReady
 from ragworks.models.hashing import HashingEmbedder
@@ -226,3 +228,27 @@ async def test_a_text_over_the_limit_is_cut_between_characters_and_said_to_be(te
         rows = await sender.embed([text, "short"], "passage")
     assert model.requests[0][1] == (kept, "short")
     assert [row.truncated for row in rows] == [True, False]
+
+
+@settings(max_examples=60)
+@given(st.data())
+async def test_every_text_is_answered_once_and_in_its_callers_order_whatever_fails_or_is_cancelled(data):
+    """Bad texts, endpoints that go and come, callers who leave: who stays gets the vector of each of its good texts."""
+    calls = data.draw(st.lists(st.lists(st.sampled_from(["a", "b", "c", "dd", "eee", "bad"]), max_size=9), max_size=6))
+    failures = st.sampled_from([None, None, down(1.0), down(2.0, asked=True)])
+    leaving = data.draw(st.sets(st.integers(0, 5)))
+    limits = data.draw(st.fixed_dictionaries({"concurrency": st.integers(1, 3), "max_texts": st.integers(1, 4)}))
+    clock, model = FakeClock(), ScriptedEndpoint(*data.draw(st.lists(failures, max_size=12)), bad=["bad"])
+    async with running(model, clock, patience_s=1000, **limits) as sender:
+        tasks = [asyncio.create_task(sender.embed(texts, "passage")) for texts in calls]
+        await asyncio.sleep(0)
+        for number, task in enumerate(tasks):
+            if number in leaving:
+                task.cancel()
+        await clock.advance(500)
+        for texts, task in [pair for at, pair in enumerate(zip(calls, tasks, strict=True)) if at not in leaving]:
+            rows = task.result()
+            assert [row.vector is None for row in rows] == [text == "bad" for text in texts]
+            good = [text for text in texts if text != "bad"]
+            assert np.allclose([row.vector for row in rows if row.vector is not None], expected(good) if good else [])
+        assert sender.waiting == 0
