@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,18 @@ class EmbeddingServer:
     @property
     def texts(self) -> list[list[str]]:
         return [request["input"] for request in self.requests]
+
+    @contextmanager
+    def behaving(self) -> Iterator[None]:
+        """Answers well meanwhile, and forgets what was asked."""
+        told = self.script, self.always, self.silent
+        self.script, self.always, self.silent = [], good, None
+        try:
+            yield
+        finally:
+            self.script, self.always, self.silent = told
+            self.requests.clear()
+            self.headers.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(writer)

@@ -82,7 +82,7 @@ class EndpointSettings:
     )
     api_key: str = setting("", "key sent as a bearer token; OPENAI_API_KEY if not set", secret=True)
     dimension: int = setting(
-        0, "numbers of a vector; 0 asks the endpoint at start, which then must be up", low=0, high=65536
+        0, "numbers of a vector; 0 learns it from the endpoint, which then must be up at start", low=0, high=65536
     )
     concurrency: int = setting(4, "requests in flight for passages, and as many for questions", low=1, high=1000)
     timeout_s: float = setting(30.0, "seconds that one request may take", low=0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -51,8 +51,12 @@ def embedder(
 
 @asynccontextmanager
 async def opened(*at: EmbeddingServer, **settings: Any) -> AsyncIterator[OpenAIEmbedder]:
+    """A model that has opened while its endpoints behaved."""
     model = embedder(*at, **settings)
-    await model.open()
+    with ExitStack() as well:
+        for one in at:
+            well.enter_context(one.behaving())
+        await model.open()
     async with asyncio.timeout(20):
         try:
             yield model
@@ -97,10 +101,25 @@ async def test_no_texts_are_no_request(server):
     assert server.requests == []
 
 
-async def test_the_dimension_is_learnt_at_the_start_unless_it_is_set(server):
+async def test_the_dimension_is_learnt_at_the_start(server):
     async with opened(server, dimension=0) as model:
         assert model.dimension == 256
-    assert len(server.requests) == 1
+
+
+async def test_a_known_dimension_lets_the_model_start_while_the_endpoint_is_down(server):
+    clock = FakeClock()
+    server.script = [servers.problem(503, "loading")]
+    model = embedder(server, clock=clock)
+    await model.open()
+    assert (model.dimension, len(server.requests)) == (256, 1)
+    await clock.advance(1.0)
+    assert (await model.embed(TEXTS, "passage")).shape == (3, 256)
+    await model.close()
+
+
+async def test_a_known_dimension_that_is_not_the_models_is_refused_at_the_start(server):
+    with pytest.raises(CannotStart, match=r"endpoint\.dimension must be 256, which some-model answers, found 384"):
+        await embedder(server, dimension=384).open()
 
 
 async def test_a_fingerprint_names_model_dimension_and_prefixes_but_neither_address_nor_key(server, other):
@@ -248,15 +267,15 @@ async def test_another_endpoint_takes_over_at_once_and_the_failing_one_is_left_o
 
 
 async def test_requests_go_where_the_fewest_are_in_flight(server, other):
-    server.silent = asyncio.Event()
-    async with opened(server, other) as model:
+    other.silent = asyncio.Event()
+    async with opened(server, other) as model:  # the first was asked once already, for the dimension
         waiting = asyncio.create_task(model.embed(["held"], "passage"))
-        await until(lambda: server.requests)
+        await until(lambda: other.requests)
         for _ in range(3):
             await model.embed(["free"], "passage")
-        server.silent.set()
+        other.silent.set()
         await waiting
-    assert (len(server.requests), len(other.requests)) == (1, 3)
+    assert (len(server.requests), len(other.requests)) == (3, 1)
 
 
 async def test_a_start_without_an_answer_says_so_and_can_be_tried_again(server):

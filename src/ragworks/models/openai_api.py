@@ -79,22 +79,34 @@ class OpenAIEmbedder:
         return f"{self.name}:{self.dimension}:{hashlib.blake2b(prefixes, digest_size=4).hexdigest()}"
 
     async def open(self) -> None:
-        """A dimension in the settings is believed, so that the service can start while the endpoint is down."""
+        """Ask for one vector. With the dimension in the settings, an endpoint that is not up yet is no obstacle."""
         key = self._settings.api_key
         self._http = httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=None)
-        if self.dimension:
-            return
         try:
-            vector = (await self.embed(["ragworks"], "question"))[0]
-            if not np.isclose(np.linalg.norm(vector), 1.0, atol=1e-3):
-                raise CannotStart(f"embedding model {self.name} answers vectors that are zero or not finite")
-            self.dimension = len(vector)
-        except EmbeddingFailed as error:
-            await self.close()
-            raise CannotStart(f"embedding model {self.name} does not work: {error}") from error
+            await self._prove()
         except BaseException:
             await self.close()
             raise
+
+    async def _prove(self) -> None:
+        expected, self.dimension = self.dimension, 0
+        try:
+            vector = (await self.embed(["ragworks"], "question"))[0]
+        except EmbeddingFailed as error:
+            raise CannotStart(f"embedding model {self.name} does not work: {error}") from error
+        except EndpointUnavailable:
+            if not expected:
+                raise
+            self.dimension = expected
+            return
+        self.dimension = len(vector)
+        if expected not in (0, self.dimension):
+            raise CannotStart(
+                f"embeddings_service.endpoint.dimension must be {self.dimension}, which {self.name} answers, found "
+                f"{expected}; mend the setting, or the endpoint if another model runs there"
+            )
+        if not np.isclose(np.linalg.norm(vector), 1.0, atol=1e-3):
+            raise CannotStart(f"embedding model {self.name} answers vectors that are zero or not finite")
 
     async def close(self) -> None:
         http, self._http = self._http, None
