@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from heapq import heappop, heappush
+from itertools import count
 from types import TracebackType
 from typing import Self
 
@@ -46,8 +47,9 @@ class _Waiting:
 class Sender:
     """Does for a RemoteModel what the Batcher does for a Model. Entering opens the model, leaving closes it.
 
-    Texts that come while all requests are in flight share the next one. Questions have requests of their own, so no
-    passage stands before them. Leaving gives up what is under way: a request can take long, and may be repeated.
+    Texts that come while all requests are in flight share the next one. Callers take turns, text by text: one with few
+    does not wait for one with many. Questions have requests of their own, so no passage stands before them. Leaving
+    gives up what is under way: a request can take long, and may be repeated.
     """
 
     running_since = None  # a request that hangs is ended by its own timeout
@@ -59,13 +61,14 @@ class Sender:
         clock: Clock,
         *,
         budget: BudgetSettings | None = None,
-        max_waiting: int = 10_000,
     ) -> None:
         self._model, self._settings, self._clock = model, settings, clock
         self._budget = budget or BudgetSettings()
         self._saved = self._budget.most
-        self._lines: dict[TextKind, dict[_Waiting, None]] = {"passage": {}, "question": {}}
-        self._room = {kind: asyncio.Semaphore(max_waiting) for kind in self._lines}
+        # Heaps by turn: the first text of every caller, then the second of each, and so on.
+        self._lines: dict[TextKind, list[tuple[int, int, _Waiting]]] = {"passage": [], "question": []}
+        self._turns: dict[TextKind, int] = {"passage": 0, "question": 0}
+        self._number = count()
         self._arrived = {kind: asyncio.Event() for kind in self._lines}
         self._tasks: list[asyncio.Task[None]] = []
         self.batches = 0
@@ -89,7 +92,7 @@ class Sender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for line in self._lines.values():
-            _give_up(list(line))
+            _give_up([item for _, _, item in line])
         await self._model.close()
 
     @property
@@ -98,46 +101,50 @@ class Sender:
 
     @property
     def waiting(self) -> int:
-        return sum(len(line) for line in self._lines.values())
+        return sum(not item.result.done() for line in self._lines.values() for _, _, item in line)
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> list[Embedded]:
-        """One result per text, in order. Waits for room when too many texts wait. Raises NotReady when closed."""
-        mine: list[_Waiting] = []
+        """One result per text, in order. Raises NotReady when closed."""
+        if not self.alive:
+            raise NotReady("the embedding model is not running; try again when the service is up")
+        mine = [self._waiting(text) for text in texts]
+        for turn, item in enumerate(mine, self._turns[kind]):
+            heappush(self._lines[kind], (turn, next(self._number), item))
+        self._arrived[kind].set()
         try:
-            for text in texts:
-                await self._room[kind].acquire()
-                mine.append(self._join(text, kind))
             return [await item.result for item in mine]
         finally:
             for item in mine:
-                self._lines[kind].pop(item, None)
                 item.result.cancel()
 
-    def _join(self, text: str, kind: TextKind) -> _Waiting:
-        room = self._room[kind]
-        if not self.alive:
-            room.release()
-            raise NotReady("the embedding model is not running; try again when the service is up")
+    def _waiting(self, text: str) -> _Waiting:
         raw, limit = text.encode(), self._model.max_bytes
         if len(raw) > limit:
             text = raw[:limit].decode(errors="ignore")  # ignores the character that the cut left in two
-        item = _Waiting(text, min(len(raw), limit), len(raw) > limit, asyncio.get_running_loop().create_future())
-        item.result.add_done_callback(lambda _: room.release())
-        self._lines[kind][item] = None
-        self._arrived[kind].set()
-        return item
+        return _Waiting(text, min(len(raw), limit), len(raw) > limit, asyncio.get_running_loop().create_future())
+
+    def _take(self, kind: TextKind) -> list[_Waiting]:
+        """The texts of the next request; those whose caller has gone are dropped."""
+        line = self._lines[kind]
+        found: list[tuple[int, int, _Waiting]] = []
+        while line and len(found) < self._settings.max_texts:
+            if not line[0][2].result.done():
+                found.append(line[0])
+            heappop(line)
+        taken = fill((item.size for _, _, item in found), self._settings.max_texts, self._settings.max_bytes)
+        for entry in found[taken:]:
+            heappush(line, entry)
+        if taken:
+            self._turns[kind] = found[taken - 1][0]
+        return [item for _, _, item in found[:taken]]
 
     async def _send(self, kind: TextKind) -> None:
-        line = self._lines[kind]
         while True:
-            if not line:
+            batch = self._take(kind)
+            if not batch:
                 self._arrived[kind].clear()
                 await self._arrived[kind].wait()
                 continue
-            count = fill((item.size for item in line), self._settings.max_texts, self._settings.max_bytes)
-            batch = list(islice(line, count))
-            for item in batch:
-                del line[item]
             try:
                 patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
                 until = self._clock.monotonic() + patience_s

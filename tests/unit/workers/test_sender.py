@@ -186,15 +186,26 @@ async def test_the_texts_of_a_cancelled_caller_are_not_sent():
     assert [texts for _, texts in model.requests] == [("a",)]
 
 
-async def test_callers_wait_for_room_when_too_many_texts_wait():
+async def test_a_caller_with_one_text_does_not_wait_for_one_with_many():
     model = ScriptedEndpoint()
     model.gate.clear()
-    async with Sender(model, SendSettings(concurrency=1, max_texts=1), FakeClock(), max_waiting=2) as sender:
-        call = asyncio.create_task(sender.embed(list("abcdef"), "passage"))
+    async with running(model, concurrency=1, max_texts=10) as sender:
+        many = asyncio.create_task(sender.embed([f"many {n}" for n in range(100)], "passage"))
         await settle()
-        assert sender.waiting <= 2
+        few = asyncio.create_task(sender.embed(["few"], "passage"))
+        await settle()
         model.gate.set()
-        assert len(await call) == 6
+        await asyncio.gather(many, few)
+    assert "few" in model.requests[1][1]
+    assert len(model.requests) == 11
+
+
+async def test_callers_who_come_together_get_equal_shares_of_each_request():
+    model = ScriptedEndpoint()
+    async with running(model, concurrency=1, max_texts=10) as sender:
+        await asyncio.gather(*(sender.embed([f"{name} {n}" for n in range(20)], "passage") for name in "ab"))
+    for _, texts in model.requests[1:]:
+        assert sum(text.startswith("a") for text in texts) == len(texts) // 2
 
 
 async def test_stopping_gives_up_what_is_under_way_and_closes_the_model():
