@@ -107,7 +107,7 @@ class Sender:
         """One result per text, in order. Raises NotReady when closed."""
         if not self.alive:
             raise NotReady("the embedding model is not running; try again when the service is up")
-        mine = [self._waiting(text) for text in texts]
+        mine = [self._prepared(text) for text in texts]
         for turn, item in enumerate(mine, self._turns[kind]):
             heappush(self._lines[kind], (turn, next(self._number), item))
         self._arrived[kind].set()
@@ -117,7 +117,7 @@ class Sender:
             for item in mine:
                 item.result.cancel()
 
-    def _waiting(self, text: str) -> _Waiting:
+    def _prepared(self, text: str) -> _Waiting:
         raw, limit = text.encode(), self._model.max_bytes
         if len(raw) > limit:
             text = raw[:limit].decode(errors="ignore")  # ignores the character that the cut left in two
