@@ -306,7 +306,8 @@ async def test_the_cache_says_what_it_holds_and_saved_and_forgets_when_told():
         await service.embed_texts(["held", "new"])
         await service.embed_texts(["new"])
         report = service.cache_report()
-        assert (report.entries, report.max_entries, report.bytes) == (2, 10, 2 * 4 * 256)
+        assert (report.entries, report.max_entries) == (2, 10)
+        assert report.bytes >= 2 * 4 * 256
         assert (report.memory_hits, report.stored_hits, report.misses) == (1, 1, 1)
         assert (report.hit_rate, report.model) == (pytest.approx(2 / 3), "scripted:1")
         assert (service.clear_cache(), service.cache_report().entries) == (2, 0)
