@@ -237,9 +237,11 @@ class WorkerCrashed(DocumentError):
 class EmbeddingFailed(DocumentError):
     code = "embedding_failed"
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.transient = transient
+        if transient:
+            self.retry_after_s = retry_after_s
 
 
 class VersionIncomplete(DocumentError):

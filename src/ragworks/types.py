@@ -286,11 +286,12 @@ class ServiceHealth:
 
 @dataclass(frozen=True, slots=True)
 class FailedText:
-    """A text that could not be embedded, by its place in the call."""
+    """A text that could not be embedded, by its place in the call; a transient failure says when it may pass."""
 
     index: int
     reason: str
     transient: bool = False
+    retry_after_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ and by a second server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import structlog
 
 import ragworks
 from embedding_server import embedding_server, problem
@@ -23,6 +24,14 @@ from ragworks.settings import load
 
 BUNDLED = "bge-small-en-v1.5"
 LEAVE = "Employees may take thirty days of annual leave each year. The office is closed on Sundays."
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """``ragworks.open`` sets up logging unless somebody did; other tests want it untouched."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @asynccontextmanager
@@ -115,6 +124,7 @@ async def test_while_the_endpoint_is_down_searches_go_by_words_and_the_server_sa
             endpoint.always = problem(503, "loading", Retry_After="60")
             asked = await http.post("/v1/embeddings", json={"model": "m", "input": "annual"})
             assert (asked.status_code, asked.json()["error"]["code"]) == (503, "embedding_failed")
+            assert 55 < int(asked.headers["retry-after"]) <= 60
             assert "answered 503: loading" in asked.json()["error"]["message"]
             found = (await http.post("/v1/collections/default/search", json={"query": "annual leave"})).json()
             assert found["results"][0]["document_id"] == "leave"

@@ -173,7 +173,8 @@ def _rows(made: Embeddings) -> Sequence[Any]:
     if made.failed:
         first = made.failed[0]
         message = f"input[{first.index}] could not be embedded: {first.reason}"
-        raise EmbeddingFailed(message, transient=any(failure.transient for failure in made.failed))
+        waits = [failure.retry_after_s for failure in made.failed if failure.transient]
+        raise EmbeddingFailed(message, transient=bool(waits), retry_after_s=max(waits, default=1.0))
     return made.embeddings
 
 

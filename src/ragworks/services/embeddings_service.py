@@ -100,7 +100,7 @@ class EmbeddingsService:
         keys = {at: self.embedding_key(text, kind, cache_key_prefix) for at, text in enumerate(texts) if at not in bad}
         found, computed = await self._resolve({key: texts[at] for at, key in keys.items()}, kind)
         lost = ((at, found[key]) for at, key in keys.items() if found[key].vector is None)
-        failed += [FailedText(at, outcome.reason, outcome.transient) for at, outcome in lost]
+        failed += [FailedText(at, one.reason, one.transient, one.retry_after_s) for at, one in lost]
         result = Embeddings(
             embeddings=[found[keys[at]].vector if at in keys else None for at in range(len(texts))],
             cache_stats=_cache_stats(len(keys), len(computed)),

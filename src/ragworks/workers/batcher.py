@@ -35,6 +35,7 @@ class Embedded:
     batch_size: int = 0
     reason: str = ""
     transient: bool = False
+    retry_after_s: float = 1.0
 
 
 @dataclass(eq=False, slots=True)

@@ -212,7 +212,8 @@ class Sender:
 def _outcome(row: NDArray[np.float32] | Exception, item: _Waiting, batch_size: int) -> Embedded:
     if isinstance(row, Exception):
         transient = isinstance(row, RagworksError) and row.transient
-        return Embedded(None, False, batch_size, str(row) or type(row).__name__, transient)
+        after_s = row.retry_after_s if isinstance(row, EndpointUnavailable) else 1.0
+        return Embedded(None, False, batch_size, str(row) or type(row).__name__, transient, after_s)
     return Embedded(row, item.truncated, batch_size)
 
 
