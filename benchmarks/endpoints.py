@@ -24,12 +24,12 @@ from typing import Any
 import httpx
 import numpy as np
 import uvicorn
-from crash import commit, machine
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from ragworks.api.server import bind
+from ragworks.bench.machine import commit, machine
 from ragworks.clock import SystemClock
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
