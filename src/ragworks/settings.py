@@ -72,8 +72,13 @@ class EmbeddingsSettings:
         "embedding model: bge-small-en-v1.5 (bundled), or hashing (no weights, tests)",
         of=("bge-small-en-v1.5", "hashing"),
     )
+    engine: str = setting(
+        "onnxruntime",
+        "what runs the bundled model: onnxruntime, or openvino (extra openvino: faster, other vectors)",
+        of=("onnxruntime", "openvino"),
+    )
     batch_size: int = setting(100, "texts in one batch at most", low=1)
-    batch_tokens: int = setting(1024, "tokens in one batch at most, padding included", low=64)
+    batch_tokens: int = setting(512, "tokens in one batch at most, padding included", low=64)
     threads: int = setting(0, "threads of the model; 0 means one per core", low=0, high=256)
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ragworks.models.hashing import HashingEmbedder
-from ragworks.models.onnx_weights import OnnxEmbedder
+from ragworks.models.onnx_weights import HEAD, OnnxEmbedder
+from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model
 
 TEXTS = [
@@ -18,7 +19,7 @@ SAME = 0.98
 """int8 activations are quantised over the batch: .996 was measured for sentences, .985 for a single letter."""
 
 # One instance for all tests: loading 34 MB again would test nothing more.
-MODELS = {"hashing": HashingEmbedder(), "onnx": OnnxEmbedder(threads=1)}
+MODELS = {"hashing": HashingEmbedder(), "onnx": OnnxEmbedder(threads=1), "openvino": OpenVinoEmbedder(threads=1)}
 
 
 @pytest.fixture(params=list(MODELS))
@@ -57,10 +58,18 @@ def test_a_question_is_encoded_otherwise_than_the_same_words_as_a_passage(model)
     assert 0.5 < question @ passage < 0.9999
 
 
-def test_lengths_grow_with_the_text_and_are_not_truncated(model):
-    short, long = model.lengths(["one word", "word " * 2000])
+def test_lengths_grow_with_the_text_and_tell_those_over_the_limit(model):
+    short, long, longest = model.lengths(["one word", "word " * 600, "word " * 200_000])
     assert 2 <= short < 10
-    assert long >= 2000 > model.max_tokens
+    assert 600 <= long < 610
+    assert longest > model.max_tokens
+
+
+def test_a_megabyte_of_long_words_is_measured_and_cut_as_any_text_is(model):
+    """Only the head of a long text is tokenised if that is over the limit; long words may be fewer there."""
+    long_words = " ".join("x" * HEAD * 100 for _ in range(600))
+    assert model.lengths([long_words])[0] >= 600
+    assert model.lengths(["x" * 1_000_000])[0] < 10
 
 
 def test_a_text_over_the_limit_is_cut_to_it_and_still_has_a_unit_vector(model):
@@ -72,3 +81,15 @@ def test_the_fingerprint_names_the_model_and_never_changes_between_instances(mod
     assert type(model)().fingerprint == model.fingerprint
     assert model.name in model.fingerprint
     assert len({one.fingerprint for one in MODELS.values()}) == len(MODELS)
+
+
+def test_an_engine_that_quantises_by_row_gives_a_text_nearly_the_same_vector_in_any_batch():
+    model = MODELS["openvino"]
+    together = model.embed(TEXTS, "passage")
+    alone = np.vstack([model.embed([text], "passage") for text in TEXTS])
+    assert (np.einsum("ij,ij->i", together, alone) > 0.999).all()
+
+
+def test_engines_agree_on_the_same_weights():
+    rows = [MODELS[name].embed(TEXTS, "passage") for name in ("onnx", "openvino")]
+    assert (np.einsum("ij,ij->i", *rows) > SAME).all()

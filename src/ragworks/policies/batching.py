@@ -14,7 +14,7 @@ class BatchSettings:
     back to fill a batch; questions never are."""
 
     batch_size: int = 100
-    batch_tokens: int = 1024
+    batch_tokens: int = 512
     max_wait_s: float = 0.0
 
 
