@@ -63,6 +63,7 @@ class ProcessorSettings:
 class CacheSettings:
     max_size: int = setting(10_000, "vectors held in memory", low=0)
     ttl_seconds: float = setting(86_400.0, "seconds that a vector stays in memory", low=0)
+    max_bytes: int = setting(64 * 1024**2, "bytes that they may take", low=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ class EmbeddingsService:
         self._settings, self._model_factory, self._stored = settings, model_factory, stored
         self._clock, self._on_embedded = clock, on_embedded
         config = settings.cache_config
-        self._cache = VectorCache(config.max_size if settings.cache_enabled else 0, config.ttl_seconds, clock.monotonic)
+        size = config.max_size if settings.cache_enabled else 0
+        self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
         self._in_flight: InFlight[Embedded] = InFlight()
         self._model: Model | None = None
         self._batcher: Batcher | None = None
