@@ -75,7 +75,7 @@ class EmbeddingsSettings:
     )
     engine: str = setting(
         "onnxruntime",
-        "what runs the bundled model: onnxruntime, or openvino (extra openvino: faster, other vectors)",
+        "what runs the bundled model: onnxruntime, or openvino (extra; nearer to float arithmetic, other vectors)",
         of=("onnxruntime", "openvino"),
     )
     batch_size: int = setting(100, "texts in one batch at most", low=1)

@@ -31,7 +31,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 class OpenVinoEmbedder(OnnxEmbedder):
-    """bge-small-en-v1.5 as OnnxEmbedder has it, a fifth faster and nearer to float weights.
+    """bge-small-en-v1.5 as OnnxEmbedder has it, somewhat faster and much nearer to float arithmetic.
 
     Its vectors are others (cosine .998), so it has a fingerprint of its own: a collection keeps to one engine.
     """
