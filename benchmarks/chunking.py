@@ -21,9 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crash import commit, machine
-
 import ragworks
+from ragworks.bench.machine import commit, machine
 from ragworks.storage.word_index import Bm25Index
 
 Span = tuple[int, int]

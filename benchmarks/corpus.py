@@ -30,7 +30,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
-from crash import commit, machine
+
+from ragworks.bench.machine import commit, machine
 
 LIMIT_MS = 100.0
 PROBE_EVERY_S = 0.02

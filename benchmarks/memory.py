@@ -27,8 +27,9 @@ from typing import Any
 import httpx
 import psutil
 from corpus import DEADLINE_S, ENDED, ready, running
-from crash import commit, machine
 from fpdf import FPDF
+
+from ragworks.bench.machine import commit, machine
 
 EVERY_S = 0.05
 SETTINGS = {"DOCUMENT_PROCESSOR__MAX_DOCUMENT_BYTES": str(1024**3)}  # the default is 100 MB

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,20 @@ async def claimed(at: Opened, document_id: str, collection: str = "default", tex
     return task
 
 
-def read(text: str, pieces: int = 1, title: str = "Title", title_from: TitleFrom = "document") -> ReadDocument:
+def read(
+    text: str,
+    pieces: int = 1,
+    title: str = "Title",
+    title_from: TitleFrom = "document",
+    properties: Mapping[str, object] | None = None,
+) -> ReadDocument:
     """``text`` cut into so many chunks of equal length."""
     size = -(-len(text) // pieces)
     chunks = tuple(
         Chunk(at, at * size, min(len(text), (at + 1) * size), text[at * size : (at + 1) * size]) for at in range(pieces)
     )
-    return ReadDocument(title, title_from, "text/plain", pieces, tuple(parts(text, chunks)))
+    made = tuple(parts(text, chunks))
+    return ReadDocument(title, title_from, "text/plain", pieces, made, properties=properties or {})
 
 
 def vector(text: str) -> np.ndarray:
@@ -97,10 +104,17 @@ def vector(text: str) -> np.ndarray:
     return made / np.linalg.norm(made)
 
 
-async def publish(at: Opened, document_id: str, text: str, pieces: int = 1, **fields: object) -> Task:
+async def publish(
+    at: Opened,
+    document_id: str,
+    text: str,
+    pieces: int = 1,
+    properties: Mapping[str, object] | None = None,
+    **fields: object,
+) -> Task:
     """Take a document all the way to being visible and its task to completed."""
     task = await claimed(at, document_id, text=text, **fields)
-    version = await stage(at, task, read(text, pieces))
+    version = await stage(at, task, read(text, pieces, properties=properties))
     await at.store.publish(task, version)
     await at.jobs.finish(task, unchanged=False, warnings=())
     return task

@@ -49,3 +49,17 @@ def paged(draw: st.DrawFn) -> Parsed:
     )
     found = sorted(draw(st.lists(pieces, max_size=12)), key=lambda piece: piece.page or 0)
     return assemble(found, "application/pdf", pages=3)
+
+
+# Damage as disks, networks and attackers do it: bytes that change, go, come, are repeated, and an end that is missing.
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """The bytes with one to five damages."""
+    for _ in range(draw(st.integers(1, 5))):
+        at = draw(st.integers(0, max(len(data) - 1, 0)))
+        until = draw(st.integers(at, min(len(data), at + 100)))
+        new = draw(
+            st.sampled_from((b"\0", b"\xff", b"<", b">", b"&", b'"', b"", data[at:until] * 2)) | st.binary(max_size=4)
+        )
+        data = data[:at] + new + (b"" if draw(st.integers(0, 9)) == 0 else data[until:])
+    return data

@@ -33,9 +33,11 @@ from ragworks.storage.folder import DataFolder
 from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
-from ragworks.types import Answer, Embeddings, TextKind, Turn
+from ragworks.storage.webhooks import SqliteWebhooks
+from ragworks.types import Answer, Embeddings, Job, TextKind, Turn
 from ragworks.workers.jobs import Outcome
 from ragworks.workers.reading import PooledReader, ReadLimits
+from ragworks.workers.webhooks import Webhooks
 
 BUNDLED = "bge-small-en-v1.5"
 ENGINES: Mapping[str, Callable[[int], Model]] = {"onnxruntime": OnnxEmbedder, "openvino": lambda n: _openvino(n)}
@@ -54,7 +56,10 @@ class _Parts:
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
         self.rows = SqliteRows(self.database, self.clock)
-        self.jobs = SqliteJobs(self.database, self.clock)
+        processor = settings.document_processor
+        self.jobs = SqliteJobs(
+            self.database, self.clock, slots=processor.concurrent_documents, lease_s=processor.silence_s
+        )
         self.blobs = FileBlobs(self.folder.blobs)
         self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
@@ -69,6 +74,18 @@ class _Parts:
             chunk_tokens=settings.chunk_tokens,
             limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
             spool_folder=self.folder.uploads,
+        )
+
+    def webhooks(self, settings: ProcessorSettings, on_outcome: Callable[[str], None]) -> Webhooks:
+        return Webhooks(
+            SqliteWebhooks(self.database, self.clock),
+            self.jobs.job,
+            secret=settings.webhook_secret,
+            timeout_s=settings.webhook_timeout_s,
+            payload=_job_event,
+            clock=self.clock,
+            rng=self.rng,
+            on_outcome=on_outcome,
         )
 
     def generator(self, settings: GenerationSettings) -> ExtractiveGenerator:
@@ -101,8 +118,10 @@ class App:
             store=self.vector_store,
             clock=parts.clock,
             rng=parts.rng,
+            workers=parts.pool.size,
             on_stage_end=self.metrics.stage,
             on_document=self._ended,
+            webhooks=parts.webhooks(settings.document_processor, self.metrics.webhook),
         )
         self.retrieval_service = RetrievalService(
             settings.retrieval_service,
@@ -225,6 +244,12 @@ def _openvino(threads: int) -> Model:
         message = "embeddings_service.engine openvino needs a package; run `pip install 'ragworks[openvino]'`"
         raise ModelMissing(message) from error
     return OpenVinoEmbedder(threads)
+
+
+def _job_event(job: Job) -> Mapping[str, Any]:
+    from ragworks.api.schemas import job_event  # late: opening a folder from Python needs no HTTP
+
+    return job_event(job)
 
 
 def _model(settings: EmbeddingsSettings) -> Model:

@@ -8,13 +8,16 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 
 from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable
 from ragworks.settings import Settings
+
+if TYPE_CHECKING:
+    from ragworks.types import Priority  # late: it brings numpy, and a command that talks to a server needs none
 
 Json = dict[str, Any]
 OnWait = Callable[[float, str], None]
@@ -63,24 +66,37 @@ class Client:
     async def drop_collection(self, name: str) -> None:
         await self._send("DELETE", _at(name))
 
-    async def documents(self, collection: str) -> list[Json]:
-        return await self._listed(f"{_at(collection)}/documents")
+    async def documents(self, collection: str, origin: str | None = None) -> list[Json]:
+        """All documents, or those that were taken from the folder ``origin``."""
+        return await self._listed(f"{_at(collection)}/documents", origin=origin)
+
+    async def document(self, collection: str, document_id: str) -> Json:
+        return await self._json("GET", f"{_at(collection)}/documents/{_segment(document_id)}")
 
     async def delete_document(self, collection: str, document_id: str) -> None:
         await self._send("DELETE", f"{_at(collection)}/documents/{_segment(document_id)}")
 
     async def submit_files(
-        self, collection: str, files: Sequence[tuple[str, IO[bytes]]], metadata: Mapping[str, Any], key: str
+        self,
+        collection: str,
+        files: Sequence[tuple[str, IO[bytes]]],
+        metadata: Mapping[str, Any],
+        key: str,
+        *,
+        origin: str | None = None,
+        priority: Priority = "normal",
     ) -> Json:
         """The receipt of accepted files, given as (name, open file). Repeating ``key`` repeats nothing else.
 
         A refusal for now (429) is raised, not waited out.
         """
+        fields = {"metadata": json.dumps(metadata) if metadata else None, "origin": origin}
+        fields["priority"] = priority if priority != "normal" else None
         return await self._submit(
             collection,
             key,
             files=[("files", (name, file, "application/octet-stream")) for name, file in files],
-            data={"metadata": json.dumps(metadata)} if metadata else None,
+            data={name: value for name, value in fields.items() if value is not None},
             # The same key promises the same body, so the boundary must not be drawn anew.
             headers={"Content-Type": f"multipart/form-data; boundary={key}"},
         )
@@ -105,6 +121,14 @@ class Client:
 
     async def retry(self, job_id: str) -> Json:
         return await self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/retry")
+
+    async def dead_letters(self) -> list[Json]:
+        """The documents whose last attempt failed, over all jobs."""
+        return await self._listed("/v1/dead-letters")
+
+    async def retry_dead(self) -> Json:
+        """Queue every dead letter again that there is room for: how many were ``queued``, how many are ``left``."""
+        return await self._json("POST", "/v1/dead-letters/retry")
 
     async def follow(self, job_id: str) -> AsyncIterator[Json]:
         """The job now, then whenever it changed, up to its final state; survives a connection that breaks off."""
@@ -171,9 +195,9 @@ class Client:
                     raise
                 await self.sleep(tries)
 
-    async def _listed(self, path: str) -> list[Json]:
+    async def _listed(self, path: str, **given: str | None) -> list[Json]:
         found: list[Json] = []
-        params: dict[str, Any] = {"limit": 100}
+        params: dict[str, Any] = {"limit": 1000, **{name: one for name, one in given.items() if one is not None}}
         while True:
             page = await self._json("GET", path, params=params)
             found += page["data"]

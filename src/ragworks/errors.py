@@ -26,7 +26,7 @@ RagworksError
 ├── DocumentError                one document failed, the others go on
 │   ├── SourceUnreadable, UnsupportedFormat, EmptyDocument, EncryptedDocument, CorruptDocument, NoTextLayer,
 │   │   DocumentTooLarge, ReadTimeout, ReadMemoryExceeded
-│   └── WorkerCrashed, EmbeddingFailed, VersionIncomplete        (may pass on a retry)
+│   └── WorkerCrashed, EmbeddingFailed, VersionIncomplete, Stalled        (may pass on a retry)
 ├── LeaseLost                    the attempt no longer owns its task
 └── ClientError                  what a client of a server sees; no server sends it
     ├── ServerProblem            the server refused or failed: its code, status and detail
@@ -229,6 +229,13 @@ class VersionIncomplete(DocumentError):
     """Not every chunk of a version was staged; it is never shown."""
 
     code = "version_incomplete"
+    transient = True
+
+
+class Stalled(DocumentError):
+    """The attempt had its turn and gave no sign of progress; it was ended."""
+
+    code = "stalled"
     transient = True
 
 

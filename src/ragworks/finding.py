@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,22 +11,55 @@ from pathlib import Path
 
 from ragworks.errors import InvalidInput
 
+# What editors, browsers and office programs write beside a file, or before it is whole.
+_TEMPORARY = re.compile(r"^\.|^~\$|~$|\.(?:swp|part|crdownload|tmp)$", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to ingest: ``name`` becomes the document's id."""
+    """A file to ingest: ``name`` becomes the document's id. ``origin`` is the folder that it was found in, if any."""
 
     name: str
     path: Path
     size_bytes: int
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A path that was left out. Hidden files are left out without a word."""
+    """A path that was left out. Hidden and temporary files are left out without a word.
+
+    ``unseen``: it could not be looked at, so that nothing is known of what is there.
+    """
 
     path: str
     reason: str
+    unseen: bool = False
+
+
+def passing(name: str) -> bool:
+    """Whether a name is that of a hidden or temporary file or folder."""
+    return _TEMPORARY.search(name) is not None
+
+
+def origin_of(folder: Path) -> str:
+    """What documents from ``folder`` are marked with: its absolute path, as text that can be sent.
+
+    Links stay as they are, so that a folder behind a link that is turned, as deployments do, stays the same folder.
+    """
+    return os.fsencode(os.path.abspath(folder)).decode("utf-8", "replace")
+
+
+def look(folder: Path, data_folder: Path) -> tuple[list[Source], list[Skipped]]:
+    """Like ``find`` of one folder, but of two files that would be one document the later is skipped."""
+    sources: dict[str, Source] = {}
+    skipped: list[Skipped] = []
+    for found in _below(folder, data_folder.resolve()):
+        if isinstance(found, Skipped):
+            skipped.append(found)
+        elif (first := sources.setdefault(found.name, found)) is not found:
+            skipped.append(Skipped(str(found.path), f"would be the same document as {first.path}; rename one of them"))
+    return list(sources.values()), skipped
 
 
 def find(paths: Sequence[Path], data_folder: Path) -> tuple[list[Source], list[Skipped]]:
@@ -44,24 +78,22 @@ def find(paths: Sequence[Path], data_folder: Path) -> tuple[list[Source], list[S
 
 def _below(folder: Path, data_folder: Path) -> Iterator[Source | Skipped]:
     unreadable: list[OSError] = []
-    root = folder.resolve()
+    root, origin = folder.resolve(), origin_of(folder)
     for place, folders, files in os.walk(folder, onerror=unreadable.append):
         here = Path(place)
-        linked = [name for name in folders if (here / name).is_symlink() and not name.startswith(".")]
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (here / name).resolve() != data_folder
-        )
+        linked = [name for name in folders if (here / name).is_symlink() and not passing(name)]
+        folders[:] = sorted(name for name in folders if not passing(name) and (here / name).resolve() != data_folder)
         for name in sorted(linked):
             yield Skipped(str(here / name), "a link to a folder; links to folders are not followed")
         for name in sorted(files):
-            if not name.startswith("."):
-                yield _examined(here / name, (here / name).relative_to(folder).as_posix(), root)
+            if not passing(name):
+                yield _examined(here / name, (here / name).relative_to(folder).as_posix(), root, origin)
     for error in unreadable:
-        yield Skipped(str(error.filename), error.strerror or str(error))
+        yield Skipped(str(error.filename), error.strerror or str(error), unseen=True)
 
 
-def _examined(path: Path, name: str, root: Path | None) -> Source | Skipped:
-    """``root``, if given, is the folder that a link must stay in."""
+def _examined(path: Path, name: str, root: Path | None, origin: str | None = None) -> Source | Skipped:
+    """``root``, if given, is the folder that a link must stay in, and ``origin`` what it is called."""
     from ragworks.text.names import clean_name
 
     try:
@@ -69,13 +101,13 @@ def _examined(path: Path, name: str, root: Path | None) -> Source | Skipped:
             return Skipped(str(path), f"a link out of the folder, to {path.resolve()}")
         found = path.stat()
     except OSError as error:
-        return Skipped(str(path), error.strerror or str(error))
+        return Skipped(str(path), error.strerror or str(error), unseen=True)
     except RuntimeError:
         return Skipped(str(path), "a link that leads back to itself")
     if not stat.S_ISREG(found.st_mode):
         return Skipped(str(path), "not a regular file")
     try:
-        return Source(clean_name(name), path, found.st_size)
+        return Source(clean_name(name), path, found.st_size, origin)
     except InvalidInput as error:
         return Skipped(str(path), str(error))
 

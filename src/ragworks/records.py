@@ -108,13 +108,59 @@ class Load:
 class Acceptance:
     """A queued job, its tasks in the order of the submission, and how many documents are open now.
 
-    ``repeated``: the idempotency key was known, and this is what it stood for.
+    ``repeated``: the idempotency key was known, and this is what it stood for. ``estimated_s`` is what was forecast.
     """
 
     job_id: str
     task_ids: tuple[str, ...]
     queue_size: int
     repeated: bool = False
+    estimated_s: float = 0.0
+
+
+UNCHANGED = "unchanged"
+"""The kind of a document whose bytes are indexed already, under its id or another."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """Open documents of one job and one kind."""
+
+    job: str
+    collection: str
+    priority: int
+    kind: str
+    documents: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a completed document cost: seconds in a worker, and its share of the model's time."""
+
+    kind: str
+    size_bytes: int
+    chunks: int
+    read_s: float
+    embed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """How many failed documents were queued again, and how many had no room."""
+
+    queued: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueWebhook:
+    """A job that has ended and whose caller is to be told; ``id`` stays the same over all attempts at it."""
+
+    id: str
+    job_id: str
+    url: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,27 @@ class ProcessorSettings:
     max_queue_bytes: int = setting(4 * 1024**3, "bytes of documents that may wait or run", low=1)
     max_document_bytes: int = setting(100 * 1024**2, "largest document accepted", low=1)
     max_attempts: int = setting(3, "attempts at a document before it is given up", low=1)
+    lease_s: float = setting(
+        300.0, "seconds without a sign of progress after which an attempt is ended; at least read_timeout_s + 30", low=1
+    )
+    keep_jobs_s: float = setting(
+        7 * 86_400.0, "seconds that a finished job is kept, and the bytes of its failed documents", low=0
+    )
     read_timeout_s: float = setting(60.0, "seconds that reading one document may take", low=0.1)
     read_timeout_s_per_mb: float = setting(2.0, "seconds more for each megabyte of the document", low=0)
     read_memory_bytes: int = setting(
         2 * 1024**3, "resident memory that a worker may use for one document", low=64 * 1024**2
     )
     chunk_tokens: int = setting(384, "tokens of a chunk, heading prefix included", low=32, high=8192)
+    webhook_secret: str = setting(
+        "", "signs webhooks: whsec_ and 24 to 64 random bytes in base64; empty refuses submissions that ask for one"
+    )
+    webhook_timeout_s: float = setting(15.0, "seconds that the receiver of a webhook has to answer", low=0.1)
+
+    @property
+    def silence_s(self) -> float:
+        """How long an attempt may be silent: a document that is read within its limit is never taken for dead."""
+        return max(self.lease_s, self.read_timeout_s + 30.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ Vectors = NDArray[np.float32]
 
 Mode = Literal["hybrid", "dense", "lexical"]
 TextKind = Literal["passage", "question"]
+Priority = Literal["low", "normal", "high"]
 TitleFrom = Literal["submission", "document", "name"]
 
 
@@ -342,6 +343,17 @@ class JobDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Who is told of a job's end, and whether it has been: ``status`` is pending, delivered or failed."""
+
+    url: str
+    status: str
+    attempts: int
+    delivered_at: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A submission and what became of its documents. ``file_counts`` has total and one count per final state."""
 
@@ -352,6 +364,23 @@ class Job:
     finished_at: float | None
     file_counts: Mapping[str, int]
     documents: tuple[JobDocument, ...] = ()
+    webhook: Webhook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A document whose last attempt failed. ``failed_at`` is seconds since the epoch."""
+
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: Stage | None
+    error_code: str
+    error_message: str
+    attempts: int
+    failed_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,9 @@ class Works:
         sources, _ = await asyncio.to_thread(find, [Path(path) for path in paths], home)
         if not sources:
             raise InvalidInput(f"no files below {', '.join(map(str, paths))}; name a file, or a folder that holds some")
-        uploads = [Upload(one.name, one.name, str(one.path), metadata=metadata or {}) for one in sources]
+        uploads = [
+            Upload(one.name, one.name, str(one.path), metadata=metadata or {}, origin=one.origin) for one in sources
+        ]
         return await self._submit(collection, uploads)
 
     async def add(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
 from ragworks.errors import (
     CorruptDocument,
@@ -75,7 +76,8 @@ async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
         embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
         processor = DocumentProcessor(
-            ProcessorSettings(**limits),  # type: ignore[arg-type]
+            # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
+            ProcessorSettings(**{"lease_s": 1e9, **limits}),  # type: ignore[arg-type]
             queue=at.jobs,
             blobs=at.blobs,
             reader=reader,
@@ -102,6 +104,14 @@ async def test_a_document_that_is_accepted_ends_up_searchable(tmp_path: Path) ->
         assert await at.found("battery") == {"a"}
         assert (await at.at.store.checkup()).healthy
         assert at.processor.stats()["documents_processed"] == 2
+
+
+async def test_a_passage_over_the_models_limit_is_indexed_with_a_warning(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        job = await at.ended(await at.submit(doc("long", "word " * 600 + "tail"), doc("short")))
+        said = {one.id: one.warnings for one in job.documents}
+    assert said["short"] == ()
+    assert [warning.split(";")[0] for warning in said["long"]] == ["passages longer than the embedding model reads: 1"]
 
 
 async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: Path) -> None:
@@ -274,10 +284,10 @@ async def test_an_error_of_the_queue_does_not_end_ingestion(tmp_path: Path, monk
     async with bench(tmp_path) as at:
         claim, failures = at.at.jobs.claim, [sqlite3.OperationalError("database is locked")]
 
-        async def flaky() -> Task | None:
+        async def flaky(held: Iterable[str]) -> Task | None:
             if failures:
                 raise failures.pop()
-            return await claim()
+            return await claim(held)
 
         monkeypatch.setattr(at.at.jobs, "claim", flaky)
         job_id = await at.submit(doc("a"))
@@ -341,3 +351,116 @@ async def test_the_same_document_twice_in_one_submission_is_indexed_once(tmp_pat
         first, second = (await at.ended(await at.submit(doc("a"), doc("a")))).documents
         assert (first.unchanged, second.unchanged) == (False, True)
         assert at.reader.reads == ["a"]
+
+
+async def test_cancel_while_passages_are_staged_leaves_no_trace_and_twice_is_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.model.gate.clear()
+        job_id = await at.submit(doc("a", "the battery"))
+        await until(lambda: at.model.batches)
+        first, second = await asyncio.gather(at.processor.cancel(job_id), at.processor.cancel(job_id))
+        at.model.gate.set()
+        assert first.status == second.status == TaskState.CANCELLED
+        await until(lambda: at.processor.stats()["running"] == 0)
+        check = await at.at.store.checkup()
+        assert (check.documents, check.chunks, check.blobs, check.problems) == (0, 0, 0, ())
+
+
+async def test_cancel_while_a_document_is_published_is_whole_one_way_or_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as at:
+        publish, publishing = at.at.store.publish, asyncio.Event()
+
+        async def noticed(task: Task, version: int) -> None:
+            publishing.set()
+            await publish(task, version)
+
+        monkeypatch.setattr(at.at.store, "publish", noticed)
+        job_id = await at.submit(doc("a", "the battery"))
+        await publishing.wait()
+        job = await at.processor.cancel(job_id)
+        await until(lambda: at.processor.stats()["running"] == 0)
+        check = await at.at.store.checkup()
+        assert check.problems == ()
+        assert job.status in (TaskState.CANCELLED, TaskState.COMPLETED)
+        assert len(await at.found("battery")) == check.documents
+
+
+async def test_a_document_deleted_while_it_is_read_fails_nobody(tmp_path: Path) -> None:
+    """The attempt met bytes that were gone, and told of a failure that was none."""
+    async with bench(tmp_path) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a"))
+        await until(lambda: at.reader.reads)
+        await at.at.store.delete_document("default", "a")
+        with capture_logs() as logs:
+            at.reader.gate.set()
+            await until(lambda: at.processor.stats()["running"] == 0)
+        assert [one for one in logs if one["event"] in ("document_failed", "document_crashed")] == []
+        assert (await at.processor.job(job_id)).status == TaskState.CANCELLED
+        assert at.processor.stats()["processing_errors"] == 0
+
+
+async def test_a_retry_while_a_job_runs_touches_only_what_failed(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.errors["bad"] = [CorruptDocument("not today")]
+        job_id = await at.submit(doc("bad"))
+        await at.ended(job_id)
+        at.reader.gate.clear()
+        other = await at.submit(doc("long"))
+        await until(lambda: at.reader.reads == ["bad", "long"])
+        assert (await at.processor.retry_dead()).queued == 1
+        assert (await at.processor.retry(job_id)).file_counts["in_progress"] == 1
+        at.reader.gate.set()
+        assert (await at.ended(job_id)).status == (await at.ended(other)).status == TaskState.COMPLETED
+        assert at.reader.reads == ["bad", "long", "bad"]
+
+
+async def test_a_poison_file_ends_among_the_dead_letters_with_its_reason(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.errors["poison"] = [CorruptDocument("the PDF is cut off")]
+        await at.ended(await at.submit(doc("poison"), doc("good")))
+        [dead] = (await at.processor.dead_letters(9, None)).data
+        assert (dead.id, dead.error_code, dead.error_message) == ("poison", "corrupt_document", "the PDF is cut off")
+
+
+async def test_a_small_document_gets_in_beside_a_folder_that_fills_the_queue(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=40, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        await at.submit(*(doc(f"folder-{n}") for n in range(35)))
+        with pytest.raises(QueueFull):
+            await at.submit(*(doc(f"more-{n}") for n in range(5)), wait=False)
+        letter = await at.submit(doc("letter"), wait=False, priority="high")
+        at.reader.gate.set()
+        assert (await at.ended(letter)).status == TaskState.COMPLETED
+
+
+async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a.txt"))
+        await at.at.clock.advance(1)
+        at.reader.gate.set()
+        await at.ended(job_id)
+        await at.processor.check_health()
+        assert at.processor.stats()["estimate_error_median"] is not None
+        [cost] = await at.at.jobs.costs(9)
+        assert (cost.kind, cost.chunks) == (".txt", 1)
+    async with bench(tmp_path) as at:
+        again = await at.processor.process_documents("default", [doc("a.txt")])
+        other = await at.processor.process_documents("default", [doc("b.txt", "x" * 10_000)])
+        assert again.estimated_completion_time < other.estimated_completion_time
+
+
+async def test_jobs_that_ended_long_ago_are_forgotten_with_the_bytes_of_what_failed(tmp_path: Path) -> None:
+    async with bench(tmp_path, keep_jobs_s=3600.0) as at:
+        at.reader.errors["bad"] = [CorruptDocument("never")]
+        await at.ended(await at.submit(doc("bad"), doc("good", "the battery")))
+        assert len(at.at.blobs.hashes()) == 2
+        await at.at.clock.advance(3600)
+        while (await at.processor.jobs(9, None)).data:
+            await at.at.clock.advance(600)
+        await until(lambda: len(at.at.blobs.hashes()) == 1)
+        assert await at.found("battery") == {"good"}
+        assert (await at.at.store.checkup()).healthy

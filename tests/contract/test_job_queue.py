@@ -1,4 +1,4 @@
-"""What every protocols.JobQueue promises."""
+"""What every storage_protocols.JobQueue promises."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
-from ragworks.records import Load
-from ragworks.types import Stage, TaskState
-from stores import ROOM, Opened, incoming
+from ragworks.records import Cost, Load, OpenWork, Requeued
+from ragworks.types import Stage, Task, TaskState
+from stores import ROOM, Opened, incoming, publish
 
 
 async def submit(at: Opened, *ids: str, collection: str = "default", key: str | None = None, body: str = "") -> str:
@@ -84,7 +84,7 @@ async def test_a_failed_attempt_waits_for_its_time_then_runs_again(storage: Open
     assert task
     await storage.jobs.fail(task, Stage.PARSING, "worker_crashed", "it died", retry_in_s=10)
     assert await storage.jobs.claim() is None
-    assert await storage.jobs.next_due() == storage.clock.now() + 10
+    assert await storage.jobs.next_due(0) == storage.clock.now() + 10
     await storage.clock.advance(10)
     again = await storage.jobs.claim()
     assert again
@@ -119,7 +119,7 @@ async def test_a_job_fails_only_when_every_document_failed(storage: Opened) -> N
     assert task
     await storage.jobs.fail(task, Stage.PARSING, "empty_document", "nothing in it", retry_in_s=None)
     assert (await storage.jobs.job(job_id)).status == TaskState.FAILED
-    assert await storage.jobs.retry(job_id) == 1
+    assert await storage.jobs.retry(ROOM, job_id=job_id) == Requeued(1, 0)
     assert (await storage.jobs.job(job_id)).status == TaskState.QUEUED
 
 
@@ -161,3 +161,178 @@ async def test_what_is_not_there_is_named(storage: Opened) -> None:
         await storage.jobs.job("job_none")
     with pytest.raises(CollectionNotFound, match="nowhere"):
         await submit(storage, "a", collection="nowhere")
+
+
+async def test_a_lease_that_is_renewed_is_not_taken_over_and_one_that_runs_out_is(storage: Opened) -> None:
+    """A process that died on another machine leaves nothing behind but a lease that nobody renews."""
+    await submit(storage, "a")
+    first = await storage.jobs.claim()
+    assert first
+    await storage.clock.advance(200)
+    assert await storage.jobs.renew([first]) == frozenset()
+    await storage.clock.advance(200)
+    assert await storage.jobs.claim() is None
+    assert await storage.jobs.next_due(storage.clock.now()) == storage.clock.now() + 100
+    await storage.clock.advance(100)
+    second = await storage.jobs.claim()
+    assert second
+    assert (second.id, second.attempts) == (first.id, 0)
+    assert await storage.jobs.renew([first, second]) == {first.id}
+    assert not await storage.jobs.finish(first, unchanged=False, warnings=())
+    assert await storage.jobs.finish(second, unchanged=False, warnings=())
+
+
+async def test_who_runs_a_task_never_takes_it_over_from_itself(storage: Opened) -> None:
+    """A laptop that slept wakes with all leases run out, and its attempts where they were."""
+    await submit(storage, "a")
+    task = await storage.jobs.claim()
+    assert task
+    await storage.clock.advance(10_000)
+    assert await storage.jobs.claim([task.lease]) is None
+    assert await storage.jobs.renew([task]) == frozenset()
+
+
+async def test_a_cancelled_task_has_no_lease_to_renew(storage: Opened) -> None:
+    job_id = await submit(storage, "a")
+    task = await storage.jobs.claim()
+    assert task
+    await storage.jobs.cancel(job_id)
+    assert await storage.jobs.renew([task]) == {task.id}
+    assert not await storage.jobs.fail(task, Stage.PARSING, "corrupt_document", "its bytes are gone", None)
+    assert (await storage.jobs.job(job_id)).documents[0].error_code is None
+
+
+async def test_one_document_behind_a_large_job_of_its_collection_has_the_next_turn(storage: Opened) -> None:
+    await submit(storage, *(f"folder-{at}" for at in range(50)))
+    for _ in range(4):
+        await storage.jobs.claim()
+    await submit(storage, "letter")
+    task = await storage.jobs.claim()
+    assert task
+    assert task.document_id == "letter"
+
+
+async def test_one_collection_leaves_a_quarter_of_the_slots_to_others(storage: Opened) -> None:
+    await submit(storage, *(f"folder-{at}" for at in range(50)))
+    claimed = [await storage.jobs.claim() for _ in range(13)]
+    assert [bool(task) for task in claimed] == [True] * 12 + [False]
+    await storage.rows.create_collection("other")
+    await submit(storage, "letter", collection="other")
+    task = await storage.jobs.claim()
+    assert task
+    assert task.document_id == "letter"
+
+
+async def test_a_higher_priority_overtakes_and_a_lower_one_is_not_forgotten(storage: Opened) -> None:
+    for priority in ("low", "normal", "high"):
+        await storage.jobs.accept(
+            "default", [incoming(f"{priority}-{at}") for at in range(12)], ROOM, None, "", priority=priority
+        )
+    order = []
+    for _ in range(20):
+        task = await storage.jobs.claim()
+        assert task
+        order.append(task.document_id.split("-")[0])
+        await storage.jobs.finish(task, unchanged=False, warnings=())
+    assert order[:8] == ["high"] * 8
+    assert {"low", "normal"} <= set(order)
+
+
+async def fail(at: Opened, *, retry_in_s: float | None = None) -> Task:
+    task = await at.jobs.claim()
+    assert task
+    await at.jobs.fail(task, Stage.PARSING, "corrupt_document", f"{task.document_id} is cut off", retry_in_s)
+    return task
+
+
+async def test_dead_letters_of_all_jobs_are_listed_latest_first_page_by_page(storage: Opened) -> None:
+    for name in ("a", "b", "c"):
+        await submit(storage, name)
+        await fail(storage)
+    first = await storage.jobs.dead_letters(2, None)
+    second = await storage.jobs.dead_letters(2, first.last_id)
+    assert [one.id for one in (*first.data, *second.data)] == ["c", "b", "a"]
+    assert (first.has_more, second.has_more) == (True, False)
+    letter = first.data[0]
+    assert (letter.error_code, letter.error_message, letter.attempts) == ("corrupt_document", "c is cut off", 1)
+    assert (letter.stage, letter.failed_at) == (Stage.PARSING, storage.clock.now())
+
+
+async def test_what_waits_for_another_attempt_or_was_submitted_again_is_no_dead_letter(storage: Opened) -> None:
+    await submit(storage, "a")
+    await fail(storage, retry_in_s=10)
+    await submit(storage, "b")
+    await fail(storage)
+    await submit(storage, "b")
+    assert (await storage.jobs.dead_letters(10, None)).data == ()
+
+
+async def test_a_failed_document_is_not_retried_beside_a_newer_submission_of_it(storage: Opened) -> None:
+    """Both would have run at once, and the older could have been published last."""
+    old = await submit(storage, "a")
+    await fail(storage)
+    await submit(storage, "a")
+    newer = await storage.jobs.claim()
+    assert newer
+    assert await storage.jobs.retry(ROOM, job_id=old) == Requeued(0, 0)
+    assert await storage.jobs.claim() is None
+
+
+async def test_a_retry_keeps_the_bounds_of_the_queue_and_says_what_is_left(storage: Opened) -> None:
+    await submit(storage, "a", "b", "c")
+    for _ in range(3):
+        await fail(storage)
+    assert await storage.jobs.retry(Load(2, 100)) == Requeued(2, 1)
+    assert await storage.jobs.load() == Load(2, 2)
+    [left] = (await storage.jobs.dead_letters(10, None)).data
+    assert left.id == "c"
+    assert await storage.jobs.retry(ROOM, task_id=left.task_id) == Requeued(1, 0)
+
+
+async def test_jobs_that_ended_long_ago_are_forgotten_in_parts_and_others_are_not(storage: Opened) -> None:
+    old = await submit(storage, *(f"old-{at}" for at in range(600)))
+    await storage.jobs.cancel(old)
+    key = await submit(storage, "keyed", key="k")
+    await storage.jobs.cancel(key)
+    still_open = await submit(storage, "open")
+    await storage.clock.advance(100)
+    young = await submit(storage, "young")
+    await storage.jobs.cancel(young)
+    before = storage.clock.now() - 50
+    assert len(await storage.jobs.prune(before) or ()) == 500
+    assert await storage.jobs.prune(before) == {f"hash-old-{at}" for at in range(500, 600)}
+    assert await storage.jobs.prune(before) is None
+    assert {job.id for job in (await storage.jobs.jobs(9, None)).data} == {key, still_open, young}
+    await storage.clock.advance(24 * 3600)
+    assert await storage.jobs.prune(before) == {"hash-keyed"}
+
+
+async def test_the_cost_of_a_completed_document_is_kept_and_a_forecast_is_compared(storage: Opened) -> None:
+    cost = Cost(".pdf", 1, 7, 0.5, 1.5)
+    accepted = await storage.jobs.accept(
+        "default", [incoming("a")], ROOM, None, "", forecast=lambda work, job: float(sum(one.documents for one in work))
+    )
+    assert accepted
+    assert accepted.estimated_s == 1.0
+    task = await storage.jobs.claim()
+    assert task
+    assert await storage.jobs.forecasts(10) == []
+    await storage.clock.advance(4)
+    await storage.jobs.finish(task, unchanged=False, warnings=(), cost=cost)
+    assert await storage.jobs.costs(10) == [cost]
+    assert await storage.jobs.forecasts(10) == [(1.0, 4.0)]
+
+
+async def test_documents_whose_bytes_are_indexed_already_are_forecast_as_unchanged(storage: Opened) -> None:
+    await publish(storage, "a", "the same text")
+    seen: list[OpenWork] = []
+    same = (await storage.store.document("default", "a")).content_hash
+    await storage.jobs.accept(
+        "default",
+        [incoming("a", same), incoming("a", "another"), incoming("b", same)],
+        ROOM,
+        None,
+        "",
+        forecast=lambda work, job: seen.extend(work) or 0.0,
+    )
+    assert {one.kind: one.documents for one in seen} == {"unchanged": 2, "": 1}

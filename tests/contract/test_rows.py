@@ -1,9 +1,10 @@
-"""What every protocols.Rows promises, seen through the vector store that follows it."""
+"""What every storage_protocols.Rows promises, seen through the vector store that follows it."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -90,12 +91,34 @@ async def test_a_delete_cancels_the_attempt_that_would_bring_the_document_back(s
         await storage.store.publish(task, version)
 
 
+async def test_documents_are_listed_by_the_folder_they_came_from(storage: Opened) -> None:
+    for name, origin in (("a", "/srv/x"), ("b", None), ("c", "/srv/x"), ("d", "/srv/xy")):
+        await publish(storage, name, f"text of {name}", origin=origin)
+    first = await storage.store.documents("default", 1, None, "/srv/x")
+    second = await storage.store.documents("default", 1, first.last_id, "/srv/x")
+    assert [(one.id, one.origin) for one in (*first.data, *second.data)] == [("a", "/srv/x"), ("c", "/srv/x")]
+    assert (first.has_more, second.has_more) == (True, False)
+    assert len((await storage.store.documents("default", 9, None)).data) == 4
+
+
 async def test_bytes_that_two_documents_share_stay_until_both_are_gone(storage: Opened) -> None:
     await publish(storage, "one", TEXT)
     await publish(storage, "two", TEXT)
     await storage.store.delete_document("default", "one")
     assert len(storage.blobs.hashes()) == 1
     await storage.store.delete_document("default", "two")
+    assert storage.blobs.hashes() == set()
+
+
+async def test_bytes_that_were_just_kept_again_survive_the_deletion_of_the_document_that_had_them(
+    storage: Opened,
+) -> None:
+    await publish(storage, "one", TEXT)
+    content_hash, _ = storage.blobs.put(TEXT.encode())
+    await storage.store.delete_document("default", "one")
+    assert storage.blobs.hashes() == {content_hash}
+    storage.blobs.unpin([content_hash])
+    await storage.store.forget_blobs([content_hash])
     assert storage.blobs.hashes() == set()
 
 
@@ -171,6 +194,37 @@ async def test_filters_choose_by_metadata(storage: Opened, filter: dict, expecte
     assert await found(storage, "battery", filter) == expected
     async with storage.store.view("default") as view:
         assert len((await view.legs([Query(vector("x"), None)], 10, filter)).dense) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ({"type": "eq", "key": "language", "value": "de"}, {"a"}),
+        ({"type": "in", "key": "language", "value": ["de", "fr"]}, {"a", "c"}),
+        ({"type": "ne", "key": "language", "value": "de"}, {"b", "c"}),
+        ({"type": "gte", "key": "created", "value": "2024"}, {"a", "b"}),
+        ({"type": "gt", "key": "pages", "value": 2}, {"a"}),
+        (
+            {
+                "type": "and",
+                "filters": [
+                    {"type": "eq", "key": "language", "value": "fr"},
+                    {"type": "eq", "key": "team", "value": "x"},
+                ],
+            },
+            {"c"},
+        ),
+    ],
+)
+async def test_filters_choose_by_properties_where_the_metadata_say_nothing(
+    storage: Opened, filter: dict, expected: set[str]
+) -> None:
+    properties = {"language": "de", "created": "2024-01-03T08:38:26Z", "pages": 3}
+    metadata = {"a": {"language": None}, "b": {"language": "en", "pages": 1}, "c": {"language": "fr", "team": "x"}}
+    metadata["c"] |= {"created": "2023", "pages": "many"}
+    for name, fields in metadata.items():
+        await publish(storage, name, f"battery of {name}", metadata=fields, properties=properties)
+    assert await found(storage, "battery", filter) == expected
 
 
 @pytest.mark.parametrize(
@@ -382,3 +436,29 @@ async def test_an_adopted_version_whose_source_went_away_half_way_is_never_shown
     await storage.rows.copy(adopted)
     with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
         await storage.store.publish(task, adopted.version)
+
+
+async def test_of_the_changes_only_those_that_an_empty_index_needs_are_kept(storage: Opened) -> None:
+    """They used to grow for ever, and a rebuilt index went through all of them."""
+    for text in ("the keel", "the mast"):
+        await publish(storage, "boat", text)
+    await publish(storage, "bike", "the battery")
+    await storage.store.delete_document("default", "bike")
+    visible = await storage.rows.visible("default")
+    await storage.rows.prune("default", visible.seq)
+    kept = await storage.rows.changes("default", 0, 100)
+    assert [(one.version, one.added) for one in kept[:-1]] == [(version, True) for version in visible.versions]
+    assert kept[-1].seq == visible.seq
+    assert await storage.rows.visible("default") == visible
+
+
+async def test_an_index_that_was_saved_prunes_its_changes_and_is_made_anew_from_the_rest(tmp_path: Path) -> None:
+    for text in ("the keel", "the mast", "the rudder"):
+        async with opened(tmp_path) as at:
+            await publish(at, "boat", text)
+    async with opened(tmp_path) as at:
+        assert [one.added for one in await at.rows.changes("default", 0, 100)] == [True]
+    rmtree(tmp_path / "index")
+    async with opened(tmp_path) as at:
+        assert await found(at, "keel rudder") == {"boat"}
+        assert (await at.store.checkup()).problems == ()

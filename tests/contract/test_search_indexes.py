@@ -1,4 +1,4 @@
-"""What every protocols.VectorIndex and WordIndex promises."""
+"""What every storage_protocols.VectorIndex and WordIndex promises."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ def run(folder, *arguments, code=0, **more):
 class Served:
     """A `ragworks serve` process; its lines can be waited for."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, **more):
         command = [sys.executable, "-m", "ragworks", "serve", "--port", "0", *arguments]
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=folder, env=environment() | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()

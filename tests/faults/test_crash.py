@@ -7,18 +7,22 @@ import itertools
 import json
 import shutil
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from faults.dying import GARBAGE, ID, NEW, OLD, POINTS, settings
+from faults.dying import GARBAGE, ID, MIGRATION, NEW, OLD, POINTS, settings
 from ragworks.app import App, build
+from ragworks.storage import migrations
+from ragworks.storage.blobs import FileBlobs
+from ragworks.storage.folder import DataFolder
 from ragworks.types import Checkup, Upload
 from stores import Opened, publish
 
 HERE = Path(__file__).parent
-HARNESS = HERE.parent.parent / "benchmarks" / "crash.py"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,9 @@ async def test_after_a_kill_what_was_acknowledged_is_there_and_nothing_by_half(d
     said = await killed(data, point)
     text, check = await restarted(data)
     assert check.problems == ()
-    if POINTS[point].action == "delete":
+    if POINTS[point].action != "replace" and not POINTS[point].promised:
+        assert (text, check.documents, check.blobs) == (OLD, 1, 1)
+    elif POINTS[point].action != "replace":
         assert (text, check.documents, check.chunks, check.blobs) == (None, 0, 0, 0)
     elif "accepted" in said:
         assert (text, check.documents, check.blobs) == (NEW, 1, 1)
@@ -92,9 +98,37 @@ async def test_after_a_kill_what_was_acknowledged_is_there_and_nothing_by_half(d
 @pytest.mark.parametrize("point", GARBAGE)
 async def test_a_kill_during_recovery_only_makes_the_next_start_recover(data: Path, point: str) -> None:
     """What a dead server had staged used to stay until the start after the next, and doctor complained."""
-    await killed(data, "between staging and publishing")
+    await killed(data, GARBAGE[point].after)
     await killed(data, point)
     text, check = await restarted(data)
+    assert (text, check.documents, check.blobs, check.problems) == (NEW, 1, 1, ())
+
+
+@pytest.fixture
+def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the first format, whose server died after it had accepted the document."""
+    folder = DataFolder(str(tmp_path / "data"))
+    folder.open()
+    content_hash, size = FileBlobs(folder.blobs).put(NEW.encode())
+    with monkeypatch.context() as older, closing(sqlite3.connect(folder.database)) as db:
+        older.setattr(migrations, "STEPS", migrations.STEPS[:1])
+        db.isolation_level = None
+        migrations.migrate(db)
+        db.execute("INSERT INTO jobs (id, collection, created_at) VALUES ('job', 'default', 0)")
+        db.execute(
+            "INSERT INTO tasks (id, job_id, collection, document_id, name, content_hash, size_bytes, metadata, "
+            "media_type, state) VALUES ('task', 'job', 'default', ?, ?, ?, ?, '{}', 'text/plain', 'in_progress')",
+            (ID, ID, content_hash, size),
+        )
+    folder.close()
+    return folder.path
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("point", MIGRATION)
+async def test_a_kill_during_a_migration_only_makes_the_next_start_migrate(former: Path, point: str) -> None:
+    await killed(former, point)
+    text, check = await restarted(former)
     assert (text, check.documents, check.blobs, check.problems) == (NEW, 1, 1, ())
 
 
@@ -120,14 +154,14 @@ async def test_bytes_whose_row_is_about_to_be_committed_are_no_strays(storage: O
 
 @pytest.mark.timeout(240)
 async def test_random_kills_of_a_server_lose_double_and_orphan_nothing() -> None:
-    """The benchmark behind the published count of 200 kills, at a size for every commit."""
+    """The benchmark behind the published count, at a size for every commit."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HARNESS), "--kills", "8", "--documents", "40", "--json",
+        sys.executable, "-m", "ragworks", "bench", "crash", "--kills", "12", "--documents", "60", "--json",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
     assert out, err.decode()
     found = json.loads(out)
     assert not any(found["faults"].values()), found
-    assert found["counts"]["kills"] == 8
+    assert found["counts"]["kills"] == 12
     assert process.returncode == 0

@@ -19,15 +19,16 @@ import httpx
 import numpy as np
 import pytest
 
-from ragworks.errors import StorageFull
+from ragworks.errors import DataFolderLocked, StorageFull
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
+from ragworks.storage.folder import DataFolder
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
 from ragworks.testing import ScriptedModel, settle, unit, until
-from ragworks.types import ReadDocument, Task, TaskState, Upload
+from ragworks.types import Health, ReadDocument, Task, TaskState, Upload
 from stores import Opened, claimed, found, opened, publish, read, stage
 
 FILLING = Path(__file__).with_name("filling.py")
@@ -190,6 +191,47 @@ async def test_a_store_starts_and_searches_on_a_full_disk_with_garbage_in_it(tmp
             assert await found(at, "keel") == {"boat"}
         await publish(at, "car", "a wheel")
         assert (await at.store.checkup()).problems == ()
+
+
+def test_a_data_folder_on_a_full_disk_can_be_locked(tmp_path: Path) -> None:
+    """It failed with "File too large", of which nobody could tell what was meant."""
+    folder = DataFolder(str(tmp_path))
+    folder.open()
+    folder.close()
+    with no_room():
+        folder.open()
+    with pytest.raises(DataFolderLocked):
+        DataFolder(str(tmp_path)).open()
+    folder.close()
+
+
+async def test_a_collection_whose_index_is_behind_is_searched_as_it_was_while_the_disk_is_full(tmp_path: Path) -> None:
+    """The store did not start at all, and nothing could be found."""
+    async with opened(tmp_path) as at:
+        for name in ("boat", "ship"):
+            await publish(at, name, f"the keel of a {name}")
+        for name, text in (("ship", "the mast"), ("car", "a wheel")):  # published, and killed before they were indexed
+            task = await claimed(at, name, text=text)
+            await at.rows.publish(task, await stage(at, task, read(text)))
+        await at.store.shutdown()
+        with no_room():
+            await at.store.initialize()
+            assert await found(at, "keel wheel mast") == {"boat"}
+        await publish(at, "bike", "a bell")
+        assert await found(at, "keel wheel mast bell") == {"boat", "ship", "car", "bike"}
+        assert (await at.store.checkup()).problems == ()
+
+
+@pytest.mark.parametrize(("left", "flags", "words"), [(1, 0, "31 MiB are left"), (10**6, os.ST_RDONLY, "read-only")])
+async def test_health_says_that_the_disk_refuses_documents(
+    storage: Opened, monkeypatch: pytest.MonkeyPatch, left: int, flags: int, words: str
+) -> None:
+    assert (await storage.store.check_health()).status == Health.HEALTHY
+    found = os.statvfs_result((1, 31 * 1024**2, 0, 0, left, 0, 0, 0, flags, 255))
+    monkeypatch.setattr(os, "statvfs", lambda folder: found)
+    health = await storage.store.check_health()
+    assert health.status == Health.DEGRADED
+    assert words in health.details["reason"]
 
 
 async def test_discarding_a_version_that_became_visible_keeps_it(tmp_path: Path) -> None:

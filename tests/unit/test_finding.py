@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from ragworks.errors import InvalidInput
-from ragworks.finding import find
+from ragworks.finding import find, look
 
 
 @pytest.fixture
@@ -20,8 +21,6 @@ def folder(tmp_path):
 
 
 def names(paths, data="/nonexistent"):
-    from pathlib import Path
-
     sources, skipped = find(paths, Path(data))
     return [one.name for one in sources], [(os.path.basename(one.path), one.reason) for one in skipped]
 
@@ -40,6 +39,52 @@ def test_hidden_files_and_folders_are_left_out_without_a_word(folder):
     (folder / ".git" / "config").write_text("x")
     (folder / ".hidden.md").write_text("x")
     assert names([folder])[0] == ["a.md", "b.md", "deep/er/c.md"]
+
+
+@pytest.mark.parametrize(
+    "name", [".~lock.a.odt#", "~$a.docx", "a.md.swp", "a.md~", "a.PDF.part", "a.zip.crdownload", "a.tmp"]
+)
+def test_what_programs_write_beside_a_file_is_left_out_without_a_word(folder, name):
+    (folder / name).write_text("x")
+    assert names([folder]) == (["a.md", "b.md", "deep/er/c.md"], [])
+
+
+@pytest.mark.parametrize("name", ["part", "a.party.md", "~a.md", "a~b.md", "swp.md", "a.part.md"])
+def test_a_name_that_only_looks_a_little_like_that_is_a_document(folder, name):
+    (folder / name).write_text("x")
+    assert name in names([folder])[0]
+
+
+def test_a_file_of_a_folder_knows_the_folder_and_one_given_by_itself_knows_none(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    sources, _ = find([Path("docs/deep"), Path("docs/a.md")], Path("data"))
+    assert {one.name: one.origin for one in sources} == {"er/c.md": str(folder / "deep"), "a.md": None}
+
+
+def test_what_could_not_be_looked_at_is_told_from_what_is_no_document(folder, tmp_path, monkeypatch):
+    (folder / "out.md").symlink_to(tmp_path)
+    (folder / "broken.md").symlink_to(folder / "gone.md")
+    listing = os.scandir
+
+    def scandir(path):
+        if Path(path) == folder / "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    skipped = look(folder, Path("data"))[1]
+    assert {os.path.basename(one.path): one.unseen for one in skipped} == {
+        "out.md": False,
+        "broken.md": True,
+        "deep": True,
+    }
+
+
+def test_of_two_files_in_a_folder_that_would_be_one_document_a_look_takes_the_first(folder):
+    (folder / "a\x07.md").write_text("x")
+    sources, [skipped] = look(folder, Path("data"))
+    assert [one.path.name for one in sources if one.name == "a.md"] == ["a\x07.md"]
+    assert "would be the same document as" in skipped.reason
 
 
 def test_the_data_folder_is_not_ingested_into_itself(folder):

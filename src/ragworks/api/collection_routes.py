@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from ragworks.api import schemas
 from ragworks.api.bodies import accepts, body
@@ -15,6 +15,8 @@ router = APIRouter(tags=["collections"], dependencies=[needs("vector_store")])
 documents = APIRouter(tags=["documents"], dependencies=[needs("vector_store")])
 ingestion = APIRouter(tags=["documents"], dependencies=[needs("document_processor")])
 
+Origin = Annotated[str | None, Query(description="only those that were taken from this folder")]
+
 SUBMISSION_BODY = accepts(schemas.DocumentsRequest)
 SUBMISSION_BODY["requestBody"]["content"]["multipart/form-data"] = {
     "schema": {
@@ -23,6 +25,9 @@ SUBMISSION_BODY["requestBody"]["content"]["multipart/form-data"] = {
         "properties": {
             "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
             "metadata": {"type": "string", "description": "a JSON object that applies to all files"},
+            "origin": {"type": "string", "description": "the folder that the files were taken from"},
+            "priority": {"type": "string", "enum": ["low", "normal", "high"], "default": "normal"},
+            "webhook_url": {"type": "string", "description": "told, signed, when every document has ended"},
         },
     }
 }
@@ -82,9 +87,15 @@ async def submit_documents(
     """Accept files (multipart) or texts (JSON); when this answers, they are on disk."""
     app = app_of(request)
     key = idempotency_key(request)
-    async with submission(request, name, app.settings) as (uploads, request_hash):
+    async with submission(request, name, app.settings) as given:
         receipt = await app.document_processor.process_documents(
-            name, uploads, idempotency_key=key, request_hash=request_hash, wait=False
+            name,
+            given.uploads,
+            idempotency_key=key,
+            request_hash=given.request_hash,
+            wait=False,
+            priority=given.priority,
+            webhook_url=given.webhook_url,
         )
     response.headers["Location"] = f"/v1/jobs/{receipt.processing_job_id}"
     return schemas.Submission.model_validate(receipt)
@@ -92,10 +103,10 @@ async def submit_documents(
 
 @documents.get("/v1/collections/{name}/documents", responses=problems(404, 422))
 async def list_documents(
-    request: Request, name: str, limit: Limit = 20, after: After = None
+    request: Request, name: str, limit: Limit = 20, after: After = None, origin: Origin = None
 ) -> schemas.ListOf[schemas.Document]:
     """List the documents that answer now."""
-    found = await app_of(request).vector_store.documents(name, limit, after)
+    found = await app_of(request).vector_store.documents(name, limit, after, origin)
     return schemas.page(schemas.Document.model_validate, found)
 
 

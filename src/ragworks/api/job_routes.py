@@ -56,6 +56,26 @@ async def retry_job(request: Request, job_id: str) -> schemas.Job:
     return schemas.job(await app_of(request).document_processor.retry(job_id))
 
 
+@router.get("/v1/dead-letters", responses=problems(422))
+async def list_dead_letters(
+    request: Request, limit: Limit = 20, after: After = None
+) -> schemas.ListOf[schemas.DeadLetter]:
+    """List the documents whose last attempt failed, over all jobs, latest submission first."""
+    return schemas.page(schemas.dead_letter, await app_of(request).document_processor.dead_letters(limit, after))
+
+
+@router.post("/v1/dead-letters/retry", responses=problems(429))
+async def retry_dead_letters(request: Request) -> schemas.Requeued:
+    """Queue every dead letter again, oldest first, as many as there is room for."""
+    return schemas.Requeued.model_validate(await app_of(request).document_processor.retry_dead())
+
+
+@router.post("/v1/dead-letters/{task_id}/retry", responses=problems(429))
+async def retry_dead_letter(request: Request, task_id: str) -> schemas.Requeued:
+    """Queue one dead letter again."""
+    return schemas.Requeued.model_validate(await app_of(request).document_processor.retry_dead(task_id))
+
+
 async def _job_events(jobs: AsyncGenerator[types.Job, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(jobs):
         async for job in jobs:

@@ -75,7 +75,7 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.EmptyDocument: Row(422, "Empty document", "Send a file that holds text."),
     errors.EncryptedDocument: Row(422, "Encrypted document", "Remove the password, then send the file again."),
     errors.CorruptDocument: Row(422, "Corrupt document", FILE),
-    errors.NoTextLayer: Row(422, "No text layer", "Run text recognition (OCR) on the file first."),
+    errors.NoTextLayer: Row(422, "No text layer", "Install ragworks[ocr] on the server, or recognise the text first."),
     errors.DocumentTooLarge: Row(
         413, "Document too large", "Split it, or raise document_processor.max_document_bytes."
     ),
@@ -86,6 +86,7 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.VersionIncomplete: Row(
         503, "Version incomplete", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."
     ),
+    errors.Stalled: Row(503, "No progress", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."),
     errors.WorkerCrashed: Row(
         503, "Worker crashed", "It is retried; after the last attempt use POST /v1/jobs/{id}/retry."
     ),

@@ -15,6 +15,7 @@ V = TypeVar("V")
 W = TypeVar("W")
 
 MAX_ID_CHARACTERS = 512
+MAX_ORIGIN_CHARACTERS = 4096  # the longest path of Linux
 # A question longer than a book page is a mistake, and its tokens would hold up everybody else's.
 MAX_QUERY_CHARACTERS = 32_768
 MAX_TOP_K = 1000
@@ -30,6 +31,7 @@ def _addressable(document_id: str) -> str:
 
 
 DocumentId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_addressable)]
+Origin = Annotated[str, Field(min_length=1, max_length=MAX_ORIGIN_CHARACTERS)]
 Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
 
@@ -53,6 +55,9 @@ class DocumentRequest(Request):
 
 class DocumentsRequest(Request):
     documents: list[DocumentRequest] = Field(min_length=1)
+    origin: Origin | None = None
+    priority: types.Priority = "normal"
+    webhook_url: str | None = None
 
 
 class TurnRequest(Request):
@@ -110,6 +115,7 @@ class Document(Wire):
     size_bytes: int
     media_type: str
     content_hash: str
+    origin: str | None
     metadata: dict[str, Any]
     properties: dict[str, Any]
     warnings: list[str]
@@ -146,6 +152,16 @@ class JobDocument(Wire):
     attempts: int
 
 
+class Webhook(Wire):
+    """``status`` is pending, delivered or failed; ``error`` is why the last attempt failed."""
+
+    url: str
+    status: str
+    attempts: int
+    delivered_at: float | None
+    error: str | None
+
+
 class JobSummary(Wire):
     id: str
     collection: str
@@ -153,10 +169,28 @@ class JobSummary(Wire):
     created_at: float
     finished_at: float | None
     file_counts: dict[str, int]
+    webhook: Webhook | None = None
 
 
 class Job(JobSummary):
     documents: list[JobDocument]
+
+
+class DeadLetter(Wire):
+    task_id: str
+    job_id: str
+    collection: str
+    id: str
+    name: str
+    stage: str | None
+    error: ErrorNote
+    attempts: int
+    failed_at: float
+
+
+class Requeued(Wire):
+    queued: int
+    left: int
 
 
 class LegScores(Wire):
@@ -303,6 +337,16 @@ def job_document(value: types.JobDocument) -> JobDocument:
 
 def job(value: types.Job) -> Job:
     return Job(documents=[job_document(one) for one in value.documents], **_shared(Job, value))
+
+
+def job_event(value: types.Job) -> dict[str, Any]:
+    """What a webhook says of a job that has ended: its type, and the job as a GET answers it."""
+    return {"type": f"job.{value.status}", **job(value).model_dump(mode="json")}
+
+
+def dead_letter(value: types.DeadLetter) -> DeadLetter:
+    error = ErrorNote(code=value.error_code, message=value.error_message)
+    return DeadLetter(error=error, **_shared(DeadLetter, value))
 
 
 def _shared(model: type[BaseModel], value: Any) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragworks.cli.failing import FAILED, run
-from ragworks.cli.options import AsJson, Config, Data, InCollection, Place, Url
+from ragworks.cli.options import AsJson, Config, Data, InCollection, InOrder, Place, Url
 from ragworks.cli.output import emit, say, table
 from ragworks.cli.progress import Progress, showing
 from ragworks.errors import InvalidInput
@@ -21,8 +22,19 @@ from ragworks.finding import Skipped, Source, find
 if TYPE_CHECKING:
     from ragworks.client import Client, Json
     from ragworks.feed import Tally
+    from ragworks.types import Priority
 
 Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH", help="Files, or folders with all below them")]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What holds for all documents of a command."""
+
+    collection: str = "default"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    priority: Priority = "normal"
+
 
 INTERRUPTED = "interrupted; what was accepted is on disk and goes on with the server (`ragworks jobs` shows it)"
 
@@ -33,7 +45,11 @@ def ingest(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="For every document; repeatable")
     ] = None,
+    priority: InOrder = "normal",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every document has ended")] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Then follow the folders until Ctrl-C: new, changed and deleted files")
+    ] = False,
     data: Data = None,
     url: Url = None,
     config: Config = None,
@@ -45,8 +61,11 @@ def ingest(
     with 1 the others are in nevertheless, and the table says what failed and why.
     """
     place = Place(data, url, config)
-    given = parsed_metadata(metadata or [])
-    summary = run(_ingest(place, paths, collection, given, wait, as_json), interrupted=INTERRUPTED)
+    given = Given(collection, parsed_metadata(metadata or []), priority)
+    if watch:
+        _watch(place, paths, given, wait, as_json)
+        return
+    summary = run(_ingest(place, paths, given, wait, as_json), interrupted=INTERRUPTED)
     if as_json:
         emit(summary)
     else:
@@ -55,9 +74,20 @@ def ingest(
         raise typer.Exit(FAILED)
 
 
-async def _ingest(
-    place: Place, paths: Sequence[Path], collection: str, metadata: Mapping[str, Any], wait: bool, quiet: bool
-) -> dict[str, Any]:
+def _watch(place: Place, paths: Sequence[Path], given: Given, wait: bool, as_json: bool) -> None:
+    from ragworks.cli.watching import watch_folders
+
+    if as_json or not wait or not all(path.is_dir() for path in paths):
+        raise typer.BadParameter("goes with folders only, and without --json and --no-wait", param_hint="--watch")
+
+    async def work() -> None:
+        async with place.client(create=True) as client:
+            await watch_folders(client, paths, Path(place.settings().server.data), given)
+
+    run(work(), interrupted="no longer watching")
+
+
+async def _ingest(place: Place, paths: Sequence[Path], given: Given, wait: bool, quiet: bool) -> dict[str, Any]:
     sources, skipped = find(paths, Path(place.settings().server.data))
     if not sources:
         why = "; ".join(f"{one.path}: {one.reason}" for one in skipped)
@@ -65,15 +95,14 @@ async def _ingest(
     started = time.perf_counter()
     with showing(quiet) as progress:
         async with place.client(create=True) as client:
-            tally = await ingest_sources(client, sources, collection, metadata, progress, wait=wait)
-    return summarised(collection, tally, skipped, wait, time.perf_counter() - started)
+            tally = await ingest_sources(client, sources, given, progress, wait=wait)
+    return summarised(given.collection, tally, skipped, wait, time.perf_counter() - started)
 
 
 async def ingest_sources(
     client: Client,
     sources: Sequence[Source],
-    collection: str,
-    metadata: Mapping[str, Any],
+    given: Given,
     progress: Progress,
     *,
     wait: bool = True,
@@ -91,11 +120,17 @@ async def ingest_sources(
     async def send(items: Sequence[Source], key: str) -> Json | None:
         with ExitStack() as stack:
             opened = _opened(items, stack, tally)
-            return await client.submit_files(collection, opened, metadata, key) if opened else None
+            if not opened:
+                return None
+            return await client.submit_files(
+                given.collection, opened, given.metadata, key, origin=items[0].origin, priority=given.priority
+            )
 
     client.on_wait = lambda seconds, reason: changed(f"the server is busy, next try in {seconds:.0f} s")
-    await client.ensure_collection(collection)
-    parts = batches(sources, lambda one: one.size_bytes)
+    await client.ensure_collection(given.collection)
+    # A submission has one origin.
+    folders = groupby(sources, lambda one: one.origin)
+    parts = (part for _, below in folders for part in batches(below, lambda one: one.size_bytes))
     await Feed(client, tally, send, lambda one: one.name, changed).run(parts, wait=wait)
     return tally
 

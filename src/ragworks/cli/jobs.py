@@ -63,9 +63,25 @@ def show(job_id: JobId, data: Data = None, url: Url = None, config: Config = Non
 
 
 @commands.command()
-def retry(job_id: JobId, data: Data = None, url: Url = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Queue the failed documents of a job again."""
-    run(_one(Place(data, url, config), "retry", job_id, as_json))
+def dead(data: Data = None, url: Url = None, config: Config = None, as_json: AsJson = False) -> None:
+    """List the dead letters: documents whose last attempt failed, over all jobs."""
+    run(_dead(Place(data, url, config), as_json))
+
+
+@commands.command()
+def retry(
+    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Job")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter, of all jobs")] = False,
+    data: Data = None,
+    url: Url = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue the failed documents of a job again, or with --all those of every job."""
+    if everything == bool(job_id):
+        raise typer.BadParameter("name one job, or give --all")
+    place = Place(data, url, config)
+    run(_one(place, "retry", job_id, as_json) if job_id else _retry_all(place, as_json))
 
 
 @commands.command()
@@ -83,6 +99,28 @@ async def _list(place: Place, limit: int, as_json: bool) -> None:
         say("no jobs yet; `ragworks ingest PATH` makes one")
     else:
         table(("job", "status", "done", "started", "collection"), [_row(job) for job in found])
+
+
+async def _dead(place: Place, as_json: bool) -> None:
+    async with place.client() as client:
+        found = await client.dead_letters()
+    if as_json:
+        emit({"data": found})
+    elif not found:
+        say("no dead letters: every document is in, or on its way")
+    else:
+        rows = [(one["name"], one["collection"], one["attempts"], one["job_id"], _why(one)) for one in found]
+        table(("document", "collection", "attempts", "job", ""), rows)
+
+
+async def _retry_all(place: Place, as_json: bool) -> None:
+    async with place.client() as client:
+        done = await client.retry_dead()
+    if as_json:
+        emit(done)
+    else:
+        rest = f"; {done['left']} had no room, run it again later" if done["left"] else ""
+        print(f"queued {done['queued']} documents again{rest}")
 
 
 def _row(job: dict[str, Any]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,10 @@ Config = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout")]
 InCollection = Annotated[str, typer.Option("--collection", "-c", metavar="NAME", help="Collection")]
+# types.Priority, written again: importing that would cost every command the import of numpy.
+InOrder = Annotated[
+    Literal["low", "normal", "high"], typer.Option("--priority", help="What goes in first when others wait too")
+]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, max=1000, metavar="N", help="How many at most")]
 
 

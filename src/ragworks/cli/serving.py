@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from ragworks.cli.failing import run
-from ragworks.cli.ingesting import ingest_sources
+from ragworks.cli.ingesting import Given, ingest_sources
 from ragworks.cli.options import Config, Data, Place
 from ragworks.cli.output import say
+from ragworks.cli.watching import watch_folders
 from ragworks.errors import RagworksError
 from ragworks.finding import find
 from ragworks.logs import configure
@@ -31,20 +32,22 @@ def serve(
     services: Annotated[
         str | None, typer.Option(metavar="A,B", help="Start only these services [default: all]")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the folders among the PATHs")] = True,
     data: Data = None,
     config: Config = None,
 ) -> None:
     """Serve the HTTP API until Ctrl-C or SIGTERM; ready when /readyz answers 200.
 
     PATHs are ingested into the collection default as soon as the server is ready; unchanged files are left alone.
+    Folders are followed: new and changed files go in, documents whose file is gone go.
     """
     given = {"host": host, "port": port, "services": services}
     settings = Place(data, None, config).settings(server=given)
     configure(settings.log)
-    run(_serve(settings, paths or []), interrupted="stopped")
+    run(_serve(settings, paths or [], watch), interrupted="stopped")
 
 
-async def _serve(settings: Any, paths: Sequence[Path]) -> None:
+async def _serve(settings: Any, paths: Sequence[Path], watch: bool) -> None:
     from ragworks.api.server import serve
     from ragworks.app import build
 
@@ -53,8 +56,11 @@ async def _serve(settings: Any, paths: Sequence[Path]) -> None:
     def on_listening(url: str) -> None:
         say(f"ragworks listens on {url}, data folder {settings.server.data}; API documentation at {url}/docs")
         say(f"ask:  ragworks ask 'your question' --data {settings.server.data}")
-        if paths:
-            beside.append(tasks.create_task(_take_in(settings, url, paths), name="ingest paths"))
+        folders = [path for path in paths if watch and path.is_dir()]
+        if once := [path for path in paths if path not in folders]:
+            beside.append(tasks.create_task(_take_in(settings, url, once), name="ingest paths"))
+        if folders:
+            beside.append(tasks.create_task(_follow(settings, url, folders), name="watch folders"))
 
     async with asyncio.TaskGroup() as tasks:
         await serve(build(settings), settings.server.host, settings.server.port, on_listening=on_listening)
@@ -72,9 +78,9 @@ async def _take_in(settings: Any, url: str, paths: Sequence[Path]) -> None:
             say(f"skipped: {one.path}: {one.reason}")
         async with connect(settings.server.data, url, settings) as client:
             await client.until_ready()
-            tally = await ingest_sources(client, sources, "default", {}, lambda what, done, total, note="": None)
+            tally = await ingest_sources(client, sources, Given(), lambda what, done, total, note="": None)
     except (RagworksError, OSError) as error:
-        say(f"ingesting {', '.join(map(str, paths))} failed: {getattr(error, 'code', 'os_error')}: {error}")
+        _say_failed(paths, error)
         return
     for failed in tally.failed:
         say(f"failed: {failed.name}: {failed.code}: {failed.message}")
@@ -82,3 +88,19 @@ async def _take_in(settings: Any, url: str, paths: Sequence[Path]) -> None:
         f"ingested {', '.join(map(str, paths))}: {tally.completed} of {tally.total} documents are in "
         f"({tally.unchanged} unchanged, {len(tally.failed)} failed)"
     )
+
+
+async def _follow(settings: Any, url: str, folders: Sequence[Path]) -> None:
+    """Follow ``folders`` through the server's own door until cancelled."""
+    from ragworks.client import connect
+
+    try:
+        async with connect(settings.server.data, url, settings) as client:
+            await client.until_ready()
+            await watch_folders(client, folders, Path(settings.server.data), Given(), quiet=True)
+    except (RagworksError, OSError) as error:
+        _say_failed(folders, error)
+
+
+def _say_failed(paths: Sequence[Path], error: Exception) -> None:
+    say(f"ingesting {', '.join(map(str, paths))} failed: {getattr(error, 'code', 'os_error')}: {error}")

@@ -13,6 +13,7 @@ from ragworks.types import Stage, TaskState
 
 OUTCOMES = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, "unchanged", "retried")
 ANSWERS = ("answered", "abstained", "failed")
+DELIVERIES = ("delivered", "retried", "failed")
 STEPS = ("embed", "retrieve", "rerank", "total")
 KINDS = ("passage", "question")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -60,6 +61,7 @@ class Metrics:
             "rag_stage_duration_seconds", "One stage of one document", STAGE_SECONDS, "stage"
         )
         self._documents = self._counter("rag_documents", "Attempts at a document by how they ended", "outcome")
+        self._webhooks = self._counter("rag_webhooks", "Attempts at a webhook by how they ended", "outcome")
         self._hits = self._counter("rag_cache_hits", "Vectors found in a cache tier")
         self._misses = self._counter("rag_cache_misses", "Vectors that the model had to compute")
         self._embedding_seconds = self._histogram(
@@ -97,6 +99,10 @@ class Metrics:
     def document(self, outcome: str) -> None:
         """``outcome`` is completed, unchanged, failed, cancelled or retried."""
         self._documents.labels(str(outcome)).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """``outcome`` is delivered, retried or failed."""
+        self._webhooks.labels(outcome).inc()
 
     def cache(self, hits: int, misses: int) -> None:
         self._hits.inc(hits)
@@ -146,6 +152,7 @@ class Metrics:
             (self._up, SERVICES),
             (self._stages, tuple(Stage)),
             (self._documents, OUTCOMES),
+            (self._webhooks, DELIVERIES),
             (self._steps, STEPS),
             (self._embedding_seconds, KINDS),
             (self._answers, ANSWERS),

@@ -11,26 +11,49 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import structlog
+
 from ragworks.errors import (
     DocumentTooLarge,
     IdempotencyKeyInUse,
+    InvalidInput,
     NotReady,
     QueueFull,
     SourceUnreadable,
     SubmissionTooLarge,
 )
 from ragworks.ingest import Ingested, ingest
-from ragworks.policies.admission import Admission, QueueState, decide, drain_s
+from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, places
+from ragworks.policies.estimating import Learnt, completion_s, errors, learn
 from ragworks.policies.retrying import RetrySettings
-from ragworks.protocols import Blobs, Clock, DocumentStore, Embedder, JobQueue, OnStage, Reader
-from ragworks.records import Acceptance, Incoming, Load
+from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
+from ragworks.records import Acceptance, Incoming, Load, OpenWork, Requeued
 from ragworks.settings import ProcessorSettings
-from ragworks.types import Health, Job, Page, ServiceHealth, Stage, Submission, Task, TaskState, Upload
+from ragworks.storage_protocols import Blobs, JobQueue
+from ragworks.types import (
+    DeadLetter,
+    Health,
+    Job,
+    Page,
+    Priority,
+    ServiceHealth,
+    Stage,
+    Submission,
+    Task,
+    TaskState,
+    Upload,
+)
+from ragworks.workers.attempt import WORKER, Attempt, SharedTime, WatchedEmbedder
 from ragworks.workers.jobs import JobRunner, Outcome
+from ragworks.workers.webhooks import Webhooks
+
+log = structlog.get_logger("ragworks.jobs")
 
 NAME = "document_processor"
 KEPT_AT_ONCE = 4
-REMEMBERED = 1000  # ended documents from which rates are measured
+REMEMBERED = 1000  # ended documents from which rates are measured, and what new ones will cost
+JUDGED_JOBS = 100  # ended jobs over which the error of estimates is reported
+PRUNE_EVERY_S = 600.0
 EVENT_GAP_S = 0.2  # a watcher of a job hears at most five times a second
 EVENT_WAIT_S = 0.8  # a new stage is no news of its own, so it shows about once a second
 LOOK_AGAIN_S = 5.0
@@ -55,13 +78,23 @@ class DocumentProcessor:
         store: DocumentStore,
         clock: Clock,
         rng: Random,
+        workers: int = 1,
         on_stage_end: OnStageEnd = lambda stage, seconds: None,
         on_document: OnDocument = lambda outcome: None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self._settings, self._queue, self._blobs = settings, queue, blobs
         self._reader, self._embedder, self._store, self._clock = reader, embedder, store, clock
         self._rng, self._on_stage_end, self._on_document = rng, on_stage_end, on_document
+        self._workers = workers
+        self._model_time = SharedTime(clock)
+        self._learnt = Learnt()
+        self._estimate_errors: dict[str, float | None] = errors(())
+        self._promises: tuple[Promise, ...] = ()
+        self._busy_since = clock.monotonic()
+        self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
+        self._webhooks = webhooks
         self._finished: deque[float] = deque(maxlen=REMEMBERED)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
@@ -73,27 +106,41 @@ class DocumentProcessor:
 
     async def initialize(self) -> None:
         self._load = await self._queue.load()
+        self._learnt = Learnt()
+        for cost in await self._queue.costs(REMEMBERED):
+            self._learnt = learn(self._learnt, cost)
         retry = RetrySettings(max_attempts=self._settings.max_attempts)
         self._runner = await JobRunner(
             self._queue,
             self._run,
             slots=self._settings.concurrent_documents,
+            lease_s=self._settings.silence_s,
             retry=retry,
             clock=self._clock,
             rng=self._rng,
             on_end=self._ended,
         ).__aenter__()
+        self._pruner = asyncio.create_task(self._prune(), name="prune-jobs")  # cancelled by shutdown
+        if self._webhooks:
+            await self._webhooks.__aenter__()
 
     async def shutdown(self) -> None:
+        pruner, self._pruner = self._pruner, None
+        if pruner:
+            pruner.cancel()
+            await asyncio.gather(pruner, return_exceptions=True)
         runner, self._runner = self._runner, None
         if runner:
             await runner.__aexit__()
+            if self._webhooks:
+                await self._webhooks.__aexit__()
 
     async def check_health(self) -> ServiceHealth:
         failure = self._runner.failure if self._runner else None
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
         self._load = await self._queue.load()
+        self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
         return ServiceHealth(NAME, Health.HEALTHY, error_count=self._counts["processing_errors"], details=self.stats())
 
     def stats(self) -> Mapping[str, Any]:
@@ -105,6 +152,7 @@ class DocumentProcessor:
             "queue_size": self._load.documents,
             "queue_bytes": self._load.size_bytes,
             "running": running,
+            **self._estimate_errors,
         }
 
     # submitting
@@ -117,70 +165,94 @@ class DocumentProcessor:
         idempotency_key: str | None = None,
         request_hash: str = "",
         wait: bool = True,
+        priority: Priority = "normal",
+        webhook_url: str | None = None,
     ) -> Submission:
         """Keep all documents durably and queue them, whole or not at all; then they cannot be lost.
 
-        Without room, waits for it, or raises QueueFull if ``wait`` is False. Raises SubmissionTooLarge if there can
-        never be room, DocumentTooLarge if every document is too large (else such a document fails alone),
-        CollectionNotFound, IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
+        When all have ended, ``webhook_url`` is told so. Without room, waits for it, or raises QueueFull if ``wait`` is
+        False. Raises InvalidInput if the URL cannot be used, SubmissionTooLarge if there can never be room,
+        DocumentTooLarge if every document is too large (else such a document fails alone), CollectionNotFound,
+        IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
         """
+        if webhook_url is not None:
+            self._check_webhook(webhook_url)
+        submit = partial(self._submit, collection, uploads, wait=wait, priority=priority, webhook_url=webhook_url)
         if idempotency_key is None:
-            return await self._submit(collection, uploads, None, "", wait)
+            return await submit(None, "")
         if idempotency_key in self._keys_in_use:
             raise IdempotencyKeyInUse(f"a request with Idempotency-Key {idempotency_key!r} is still running")
         self._keys_in_use.add(idempotency_key)
         try:
-            return await self._submit(collection, uploads, idempotency_key, request_hash, wait)
+            return await submit(idempotency_key, request_hash)
         finally:
             self._keys_in_use.discard(idempotency_key)
 
+    def _check_webhook(self, url: str) -> None:
+        if self._webhooks is None:
+            raise InvalidInput("this document_processor delivers no webhooks; submit without webhook_url")
+        self._webhooks.check(url)
+
     async def _submit(
-        self, collection: str, uploads: Sequence[Upload], key: str | None, request_hash: str, wait: bool
+        self,
+        collection: str,
+        uploads: Sequence[Upload],
+        key: str | None,
+        request_hash: str,
+        *,
+        wait: bool,
+        priority: Priority,
+        webhook_url: str | None,
     ) -> Submission:
         runner = self._required()
         sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
         fitting = [size for size in sizes if size <= self._settings.max_document_bytes]
         if uploads and not fitting:
             raise DocumentTooLarge(self._too_large(min(sizes)))
-        await self._admit(len(fitting), sum(fitting), wait)
-        room = Load(self._settings.max_queue_size, self._settings.max_queue_bytes)
+        await self._admit(len(fitting), sum(fitting), wait, key)
+        room = self._room(len(fitting))
         kept: list[Incoming] = []
         accepted: Acceptance | None = None
         try:
             await self._keep_all(uploads, sizes, kept)
-            while (accepted := await self._queue.accept(collection, kept, room, key, request_hash)) is None:
-                await self._admit(len(fitting), sum(fitting), wait)
+            accept = partial(self._queue.accept, priority=priority, webhook_url=webhook_url, forecast=self._forecast)
+            while (accepted := await accept(collection, kept, room, key, request_hash)) is None:
+                await self._admit(len(fitting), sum(fitting), wait, key)
         finally:
             hashes = [one.content_hash for one in kept if one.content_hash]
             self._blobs.unpin(hashes)
             if accepted is None or accepted.repeated:  # these bytes were not queued, so nothing may need them
                 await asyncio.shield(self._store.forget_blobs(hashes))
+        if not self._load.documents:
+            self._busy_since = self._clock.monotonic()
         self._load = await self._queue.load()
         runner.wake()
         return Submission(
             processing_job_id=accepted.job_id,
             documents_queued=len(accepted.task_ids),
             processing_task_ids=accepted.task_ids,
-            estimated_completion_time=self._estimate(),
+            estimated_completion_time=accepted.estimated_s,
             current_queue_size=accepted.queue_size,
         )
 
-    async def _admit(self, documents: int, size_bytes: int, wait: bool) -> None:
+    def _room(self, documents: int) -> Load:
+        return Load(places(self._settings.max_queue_size, documents), self._settings.max_queue_bytes)
+
+    async def _admit(self, documents: int, size_bytes: int, wait: bool, key: str | None = None) -> None:
         while True:
             news = self._required().news
-            decision = await self._decide(documents, size_bytes)
+            decision = await self._decide(documents, size_bytes, key)
             if decision.admitted:
+                self._promises = decision.promises
                 return
             if not decision.possible:
                 raise SubmissionTooLarge(f"this submission can never fit: {decision.reason}; send it in parts")
             if not wait:
-                raise QueueFull(
-                    f"the queue is full ({decision.reason}); try again in {decision.retry_after_s:.0f} s",
-                    retry_after_s=decision.retry_after_s,
-                )
+                self._promises = decision.promises
+                raise _full(decision)
             await self._required().changed(news, decision.retry_after_s)
 
-    async def _decide(self, documents: int, size_bytes: int) -> Admission:
+    async def _decide(self, documents: int, size_bytes: int, key: str | None) -> Admission:
         self._load = await self._queue.load()
         seen = QueueState(
             self._load.documents,
@@ -188,8 +260,10 @@ class DocumentProcessor:
             self._settings.max_queue_size,
             self._settings.max_queue_bytes,
             tuple(self._finished),
+            self._busy_since,
+            self._promises,
         )
-        return decide(seen, documents, size_bytes, self._clock.monotonic())
+        return decide(seen, documents, size_bytes, self._clock.monotonic(), key or "")
 
     async def _keep_all(self, uploads: Sequence[Upload], sizes: Sequence[int], kept: list[Incoming]) -> None:
         """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""
@@ -237,24 +311,21 @@ class DocumentProcessor:
             "document_processor.max_document_bytes"
         )
 
-    def _estimate(self) -> float:
-        measured = drain_s(self._finished, self._load.documents, self._clock.monotonic())
-        if measured is not None:
-            return measured
-        average = sum(self._seconds) / len(self._seconds) if self._seconds else 1.0
-        return average * self._load.documents / self._settings.concurrent_documents
+    def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
+        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers)
 
     # working
 
-    async def _run(self, task: Task, on_stage: OnStage) -> Ingested:
+    async def _run(self, attempt: Attempt) -> Ingested:
         timer = _StageTimer(self._clock, self._on_stage_end)
 
         def entered(stage: Stage) -> None:
             timer.enter(stage)
-            on_stage(stage)
+            attempt.enter(stage)
 
-        entered(Stage.PARSING)
-        done = await ingest(task, reader=self._reader, embedder=self._embedder, store=self._store, on_stage=entered)
+        embedder = WatchedEmbedder(self._embedder, attempt, self._model_time)
+        attempt.wait_for(WORKER)
+        done = await ingest(attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered)
         timer.end()
         return done
 
@@ -263,9 +334,21 @@ class DocumentProcessor:
         self._tell(task.job_id)
         if outcome.kind in ("retried", "cancelled"):
             return
+        if outcome.cost:
+            self._learnt = learn(self._learnt, outcome.cost)
         self._finished.append(self._clock.monotonic())
         self._seconds.append(seconds)
         self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
+
+    async def _prune(self) -> None:
+        """Forget what ended long ago, for as long as the service runs."""
+        while True:
+            try:
+                while (hashes := await self._queue.prune(self._clock.now() - self._settings.keep_jobs_s)) is not None:
+                    await self._store.forget_blobs(hashes)
+            except Exception as error:  # whatever the database says, it can be tried again
+                log.error("jobs_not_pruned", action="jobs_not_pruned", error=repr(error))
+            await self._clock.sleep(PRUNE_EVERY_S)
 
     # looking and steering
 
@@ -296,10 +379,24 @@ class DocumentProcessor:
         return await self.job(job_id)
 
     async def retry(self, job_id: str) -> Job:
-        """Queue the failed documents of a job again."""
-        await self._queue.retry(job_id)
-        self._changed()
+        """Queue the failed documents of a job again, as many as there is room for. Raises QueueFull if none is."""
+        await self._retry(job_id=job_id)
         return await self.job(job_id)
+
+    async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
+        """The documents whose last attempt failed, over all jobs."""
+        return await self._queue.dead_letters(limit, after)
+
+    async def retry_dead(self, task_id: str | None = None) -> Requeued:
+        """Queue every dead letter again, or one, as many as there is room for. Raises QueueFull if none is."""
+        return await self._retry(task_id=task_id)
+
+    async def _retry(self, **which: str | None) -> Requeued:
+        done = await self._queue.retry(self._room(1), **which)
+        if done.left and not done.queued:
+            raise _full(await self._decide(1, 0, None))
+        self._changed()
+        return done
 
     async def events(self, job_id: str) -> AsyncIterator[Job]:
         """The job now, then each time it changed, until it has ended. Raises JobNotFound."""
@@ -326,15 +423,24 @@ class DocumentProcessor:
     def _tell(self, job_id: str) -> None:
         if news := self._job_news.pop(job_id, None):
             news.set()
+        if self._webhooks:
+            self._webhooks.wake()
 
     def _changed(self) -> None:
         if self._runner:
             self._runner.wake()
+        if self._webhooks:
+            self._webhooks.wake()
 
     def _required(self) -> JobRunner:
         if self._runner is None:
             raise NotReady("document_processor is not running; try again in a second")
         return self._runner
+
+
+def _full(decision: Admission) -> QueueFull:
+    retry_s = max(SHORTEST_S, decision.retry_after_s)
+    return QueueFull(f"the queue is full ({decision.reason}); try again in {retry_s:.0f} s", retry_after_s=retry_s)
 
 
 class _StageTimer:

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.protocols import Blobs, Rows
 from ragworks.services.following import Follower
+from ragworks.storage_protocols import Blobs, Rows
 from ragworks.types import Checkup
 
 Keys = Mapping[str, NDArray[np.uint64]]
 Findings = dict[str, frozenset[Any]]
 """Sentences, in which ``%d`` stands for how many, and the things that each is about."""
 
+Leaving = Callable[[], frozenset[Any]]
+"""The versions and content hashes that are being deleted now."""
+
 NONE = np.array([], dtype=np.uint64)
 LOOKS = 5  # what is being written shows as a difference once or twice; what is wrong stays wrong
 
 
-async def examine(rows: Rows, blobs: Blobs, followers: Mapping[str, Follower]) -> Checkup:
+async def examine(rows: Rows, blobs: Blobs, followers: Mapping[str, Follower], leaving: Leaving) -> Checkup:
     """Compare rows with indexes and bytes, again if they differ: a problem is what every look shows of the same thing.
 
-    The same number would not do: while documents come in, each look may find other things on their way.
+    The same number would not do: while documents come in, each look may find other things on their way. What is
+    ``leaving`` is no problem.
     """
-    found, problems = await _look(rows, blobs, followers)
+    found, problems = await _look(rows, blobs, followers, leaving)
     for _ in range(LOOKS - 1):
         if not problems:
             break
-        found, again = await _look(rows, blobs, followers)
+        found, again = await _look(rows, blobs, followers, leaving)
         problems = _real({what: things & again.get(what, frozenset()) for what, things in problems.items()})
     return replace(found, problems=tuple(what.replace("%d", str(len(things))) for what, things in problems.items()))
 
 
-async def _look(rows: Rows, blobs: Blobs, followers: Mapping[str, Follower]) -> tuple[Checkup, Findings]:
+async def _look(
+    rows: Rows, blobs: Blobs, followers: Mapping[str, Follower], leaving: Leaving
+) -> tuple[Checkup, Findings]:
     for follower in list(followers.values()):
         await follower.catch_up()
-    pinned = blobs.pinned()
+    excused = leaving() | blobs.pinned()
     census = await rows.census()
     vectors = {name: await asyncio.to_thread(one.indexes.vectors.keys) for name, one in followers.items()}
     words = {name: await asyncio.to_thread(one.indexes.words.keys) for name, one in followers.items()}
@@ -49,8 +55,9 @@ async def _look(rows: Rows, blobs: Blobs, followers: Mapping[str, Follower]) -> 
         **dict(_differences("vector index", census.chunks, vectors)),
         **dict(_differences("word index", census.chunks, words)),
         "the original bytes of %d documents are missing": census.blobs - kept,
-        "%d files below blobs/ belong to no document": frozenset(kept - census.blobs - pinned - blobs.pinned()),
+        "%d files below blobs/ belong to no document": frozenset(kept - census.blobs),
     }
+    excused |= leaving() | blobs.pinned()
     found = Checkup(
         documents=census.documents,
         chunks=sum(map(len, census.chunks.values())),
@@ -59,7 +66,7 @@ async def _look(rows: Rows, blobs: Blobs, followers: Mapping[str, Follower]) -> 
         blobs=len(kept),
         problems=(),
     )
-    return found, _real(problems)
+    return found, _real({what: things - excused for what, things in problems.items()})
 
 
 def _real(problems: Findings) -> Findings:

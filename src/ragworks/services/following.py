@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from ragworks.protocols import Clock, Indexes, Rows
-from ragworks.records import Change, IndexRows, chunk_keys
+from ragworks.errors import StorageFull
+from ragworks.protocols import Clock
+from ragworks.records import CHUNK_BITS, Change, IndexRows, chunk_keys
+from ragworks.storage_protocols import Indexes, Rows
 
 PAGE = 500  # changes, and chunks, read and indexed at a time, so that memory stays small whatever the document
 # A pass costs about 10 CPU-ms and 20 ms, however little it takes in; an idle index takes a change in at once.
@@ -31,13 +33,21 @@ class Follower:
         self._readers: set[asyncio.Future[None]] = set()
         self._pass: asyncio.Task[None] | None = None
         self._applied_at = -gather_s
-        self._asked = self._served = 0
+        self._asked = self._served = self._pruned_to = 0
+        self._closed = False
 
     async def start(self) -> bool:
-        """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt."""
+        """Catch up, then prove that the index holds what is visible. True if it had to be rebuilt.
+
+        On a full disk it shows what it holds already; the next ``catch_up`` takes in the rest.
+        """
         stale = self.indexes.seq > (await self._rows.visible(self._collection)).seq  # from another life of this folder
         if not stale:
-            await self.catch_up()
+            try:
+                await self.catch_up()
+            except StorageFull:
+                await self._show_held()
+                return False
             stale = not await self._agrees()
         if stale:
             await asyncio.to_thread(self.indexes.reset)
@@ -46,14 +56,14 @@ class Follower:
         return stale
 
     async def catch_up(self) -> None:
-        """Return once every change that was committed before the call is in both indexes.
+        """Return once every change that was committed before the call is in both indexes, or these are closed.
 
         Calls within ``gather_s`` of each other share one pass. A pass that has begun is never cut short: it runs in a
         thread, and a second one beside it would undo its work.
         """
         self._asked += 1
         mine = self._asked
-        while self._served < mine:
+        while self._served < mine and not self._closed:
             if self._pass is None or self._pass.done():
                 # Awaited by every caller of catch_up that it serves, and by close.
                 self._pass = asyncio.create_task(self._take_in(), name=f"index-{self._collection}")
@@ -78,6 +88,7 @@ class Follower:
 
     async def close(self, *, save: bool = True) -> None:
         """Let go of the indexes; ``save`` them unless they are to be deleted. Raises StorageFull."""
+        self._closed = True  # who waits for a pass must not begin another
         if self._pass:
             await asyncio.gather(self._pass, return_exceptions=True)
         await asyncio.to_thread(self.indexes.close, save=save)
@@ -91,6 +102,10 @@ class Follower:
             await self._apply(changes)
             more = len(changes) == PAGE
             self._applied_at = self._clock.monotonic()
+        if self.indexes.saved_seq > self._pruned_to:
+            self._pruned_to = self.indexes.saved_seq
+            with suppress(StorageFull):  # it is tried again after the next save
+                await self._rows.prune(self._collection, self._pruned_to)
         self._served = serving
 
     async def _apply(self, changes: Sequence[Change]) -> None:
@@ -125,6 +140,17 @@ class Follower:
             await self.catch_up()
         self._shown = dict(visible.versions)
         return await asyncio.to_thread(self._holds, visible.versions)
+
+    async def _show_held(self) -> None:
+        visible = (await self._rows.visible(self._collection)).versions
+        held = await asyncio.to_thread(self._held)
+        self._shown = {version: count for version, count in visible.items() if held.get(version, 0) == count}
+
+    def _held(self) -> dict[int, int]:
+        """How many chunks of each version are in both indexes."""
+        both = np.intersect1d(self.indexes.vectors.keys(), self.indexes.words.keys())
+        versions, counts = np.unique(both >> np.uint64(CHUNK_BITS), return_counts=True)
+        return dict(zip(versions.tolist(), counts.tolist(), strict=True))
 
     def _holds(self, versions: Mapping[int, int]) -> bool:
         expected = [chunk_keys(version, count) for version, count in versions.items()]

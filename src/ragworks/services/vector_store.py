@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
-from ragworks.protocols import Blobs, Clock, IndexHome, Rows
+from ragworks.protocols import Clock
 from ragworks.records import Adopted, Withdrawn
+from ragworks.services.collecting import Collector
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
+from ragworks.storage_protocols import Blobs, IndexHome, Rows
 from ragworks.types import (
     Checkup,
     Collection,
@@ -32,7 +34,7 @@ from ragworks.types import (
 
 NAME = "vector_store"
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-RELEASED_AT_ONCE = 500
+DELETED_AT_ONCE = 50  # versions that a request or a start waits for: some tenths of a second
 SEARCH_THREADS = 2
 
 
@@ -52,8 +54,7 @@ class VectorStore:
         self._followers: dict[str, Follower] = {}
         self._opening = asyncio.Lock()
         self._rebuilt = 0
-        self._unwanted: set[int] = set()  # versions out of sight, whose rows are to go
-        self._unneeded: set[str] = set()  # content hashes whose bytes may be to go
+        self._collector = Collector(rows, blobs)
         # Of its own: searches must not wait behind index passes and fsyncs in the loop's default threads.
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
@@ -61,11 +62,11 @@ class VectorStore:
 
     async def initialize(self) -> None:
         """Collect what a crash left behind, then bring every index up to its rows."""
-        self._unwanted.update(await self._rows.abandoned())
+        abandoned = await self._rows.abandoned()
         await asyncio.to_thread(self._blobs.clear_unfinished)
-        self._unneeded |= await asyncio.to_thread(self._blobs.hashes)
+        kept = await asyncio.to_thread(self._blobs.hashes)
         with suppress(StorageFull):  # it is tried again before the next document is staged
-            await self._collect()
+            await self._delete(abandoned, kept)
         names: list[str] = []
         while (page := await self._rows.collections(100, names[-1] if names else None)).data:
             names += [collection.name for collection in page.data]
@@ -74,15 +75,25 @@ class VectorStore:
             await self._follower(name)
 
     async def shutdown(self) -> None:
+        await self._collector.close()
         while self._followers:
             await self._followers.popitem()[1].close()
 
     async def check_health(self) -> ServiceHealth:
+        """Degraded while the disk refuses documents: what is there is still found."""
         await self._rows.collections(1, None)
+        try:
+            await asyncio.to_thread(self._blobs.room)
+        except StorageFull as error:
+            return ServiceHealth(NAME, Health.DEGRADED, details={**self.stats(), "reason": str(error)})
         return ServiceHealth(NAME, Health.HEALTHY, details=self.stats())
 
     def stats(self) -> Mapping[str, Any]:
-        return {"collections_open": len(self._followers), "indexes_rebuilt": self._rebuilt}
+        return {
+            "collections_open": len(self._followers),
+            "indexes_rebuilt": self._rebuilt,
+            "being_collected": len(self._collector.leaving),
+        }
 
     # collections and documents
 
@@ -101,11 +112,17 @@ class VectorStore:
         return await self._rows.collections(limit, after)
 
     async def drop_collection(self, name: str) -> None:
-        """Returns when everything of the collection is gone; the collection ``default`` is emptied instead."""
+        """Returns when nothing of the collection can be found; rows and bytes of a large one go behind that.
+
+        The collection ``default`` is emptied instead.
+        """
         await _to_its_end(self._drop(name))
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
-        return await self._rows.documents(collection, limit, after)
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
+        """In order of id; only those of ``origin``, if it is given."""
+        return await self._rows.documents(collection, limit, after, origin)
 
     async def document(self, collection: str, document_id: str) -> Document:
         found = await self._rows.document(collection, document_id)
@@ -123,12 +140,12 @@ class VectorStore:
 
     async def forget_blobs(self, hashes: Iterable[str]) -> None:
         """Delete the bytes that nothing needs any more."""
-        self._unneeded |= set(hashes)
-        await self._collect()
+        self._collector.owe((), hashes)
+        await self._collector.collect()
 
     async def checkup(self) -> Checkup:
         """Compare documents, chunks, vectors, words and bytes; the collections stay usable meanwhile."""
-        return await examine(self._rows, self._blobs, self._followers)
+        return await examine(self._rows, self._blobs, self._followers, lambda: self._collector.leaving)
 
     # protocols.DocumentStore
 
@@ -146,7 +163,7 @@ class VectorStore:
         return adopted
 
     async def begin(self, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
-        await self._collect()
+        await self._collector.collect()
         return await self._rows.begin(task, document, fingerprint, dimension)
 
     async def stage(
@@ -163,8 +180,8 @@ class VectorStore:
         await _to_its_end(self._publish(task, version))
 
     async def discard(self, version: int) -> None:
-        self._unwanted.add(version)
-        await self._collect()
+        self._collector.owe([version], ())
+        await self._collector.collect()
 
     async def describe(self, task: Task) -> bool:
         changed = await self._rows.describe(task)
@@ -220,8 +237,8 @@ class VectorStore:
                 await follower.catch_up()
                 await follower.settled()
         finally:  # an index that cannot be written is no reason to keep it for ever
-            self._mark(withdrawn)
-        await self._collect()
+            self._collector.owe(_versions([withdrawn]), withdrawn.hashes)
+        await self._collector.collect()
 
     async def _drop(self, name: str) -> None:
         gone = await self._rows.drop_collection(name)
@@ -230,27 +247,19 @@ class VectorStore:
                 await follower.settled()
                 await follower.close(save=False)
             await asyncio.to_thread(self._indexes.remove, name)
-        for withdrawn in gone:
-            self._mark(withdrawn)
-        await self._collect()
+        await self._delete(_versions(gone), {one for withdrawn in gone for one in withdrawn.hashes})
 
-    def _mark(self, withdrawn: Withdrawn) -> None:
-        if withdrawn.version is not None:
-            self._unwanted.add(withdrawn.version)
-        self._unneeded |= withdrawn.hashes
+    async def _delete(self, versions: Sequence[int], hashes: Iterable[str]) -> None:
+        """Now, or behind everyone's back if it would take long."""
+        if len(versions) > DELETED_AT_ONCE:
+            self._collector.collect_behind(versions, hashes)
+        else:
+            self._collector.owe(versions, hashes)
+            await self._collector.collect()
 
-    async def _collect(self) -> None:
-        """Delete unwanted versions and bytes, also those that a full disk has kept so far."""
-        while self._unneeded:
-            some = [self._unneeded.pop() for _ in range(min(len(self._unneeded), RELEASED_AT_ONCE))]
-            try:
-                await self._rows.release(some, self._blobs.remove)
-            except BaseException:  # full disk or cancelled: they are still unneeded
-                self._unneeded |= set(some)
-                raise
-        for version in list(self._unwanted):
-            await self._rows.collect(version)
-            self._unwanted.discard(version)
+
+def _versions(withdrawn: Sequence[Withdrawn]) -> list[int]:
+    return [one.version for one in withdrawn if one.version is not None]
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

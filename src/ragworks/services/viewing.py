@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.protocols import Indexes, Rows
 from ragworks.records import CHUNK_BITS, ChunkRow, Legs, Query, chunk_keys
+from ragworks.storage_protocols import Indexes, Rows
 
 COMPARED_ONE_BY_ONE = 20_000  # allowed chunks: about 30 ms, at recall 1 whatever the filter
 Versions = Mapping[int, int]  # {version: chunk count}

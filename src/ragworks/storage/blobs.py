@@ -20,6 +20,7 @@ from ragworks.errors import SourceUnreadable, StorageFull
 from ragworks.storage.folder import sync_folder
 
 BLOCK = 1024 * 1024
+LEAST_ROOM = 32 * 1024**2  # with less, a document, its rows and its indexes may not find room
 
 
 class FileBlobs:
@@ -63,6 +64,15 @@ class FileBlobs:
 
     def hashes(self) -> set[str]:
         return {file.name for file in self._folder.glob("??/*") if not file.name.startswith("new-")}
+
+    def room(self) -> None:
+        """Raises StorageFull while the disk is read-only or about full; writes nothing to find out."""
+        found = os.statvfs(self._folder)
+        left = found.f_bavail * found.f_frsize
+        if found.f_flag & os.ST_RDONLY:
+            raise StorageFull(f"the disk of {self._folder.parent} is read-only; make it writable")
+        if left < LEAST_ROOM:
+            raise StorageFull(f"{left // 1024**2} MiB are left on the disk of {self._folder.parent}; free space")
 
     def clear_unfinished(self) -> None:
         """Drop what a crash left half written."""

@@ -1,4 +1,4 @@
-"""Collections, documents, versions and chunks as SQLite rows (protocols.Rows)."""
+"""Collections, documents, versions and chunks as SQLite rows (storage_protocols.Rows)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEEDED = """
 
 
 class SqliteRows:
-    """The rows of documents. A method is one transaction, except ``copy`` and ``collect``: several small ones."""
+    """The rows of documents. A method is one transaction; ``copy``, ``collect`` and ``prune`` are several."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -78,7 +78,9 @@ class SqliteRows:
                 "WHERE collection = ? AND state IN ('queued', 'in_progress', 'failed') RETURNING content_hash",
                 (self._clock.now(), name),
             ).fetchall()
-            db.execute("DELETE FROM documents WHERE collection = ?", (name,))
+            # Its changes too: the next collection of this name must not take in rows that are still being deleted.
+            for table in ("documents", "changes"):
+                db.execute(f"DELETE FROM {table} WHERE collection = ?", (name,))
             db.execute("DELETE FROM collections WHERE name = ?", (name,))
             if name == DEFAULT_COLLECTION:  # there always is one
                 db.execute("INSERT INTO collections (name, created_at) VALUES (?, ?)", (name, self._clock.now()))
@@ -99,12 +101,15 @@ class SqliteRows:
 
         return await self._database.read(work)
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
         def work(db: sqlite3.Connection) -> Page[Document]:
             known(db, collection)
             rows = db.execute(
-                f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? ORDER BY d.id LIMIT ?",
-                (collection, after or "", limit + 1),
+                f"{DOCUMENT} WHERE d.collection = ? AND d.id > ? AND d.origin IS coalesce(?, d.origin) "
+                "ORDER BY d.id LIMIT ?",
+                (collection, after or "", origin, limit + 1),
             ).fetchall()
             return _page([_document(row) for row in rows], limit, lambda item: item.id)
 
@@ -237,6 +242,26 @@ class SqliteRows:
 
         return await self._database.read(work)
 
+    async def prune(self, collection: str, before: int) -> None:
+        """Looked for by a reader, deleted a few at a time; a version that is out of sight never comes back."""
+        stale = await self._database.read(
+            lambda db: [
+                row[0]
+                for row in db.execute(
+                    "SELECT seq FROM changes WHERE collection = ? AND seq < ? AND "
+                    "NOT (added AND EXISTS (SELECT 1 FROM documents d WHERE d.version = changes.version)) ORDER BY seq",
+                    (collection, before),
+                )
+            ]
+        )
+        for start in range(0, len(stale), BATCH):
+            some = json.dumps(stale[start : start + BATCH])
+            await self._database.write(
+                lambda db, some=some: (  # type: ignore[misc]
+                    db.execute("DELETE FROM changes WHERE seq IN (SELECT value FROM json_each(?))", (some,)) and None
+                )
+            )
+
     async def index_rows(self, version: int, after: int, limit: int) -> IndexRows:
         """Up to ``limit`` chunks of a version behind chunk ``after``, as the indexes read them."""
 
@@ -280,8 +305,11 @@ class SqliteRows:
         return await self._database.read(work)
 
     async def matching(self, collection: str, given: Metadata) -> Mapping[int, int]:
-        """{version: chunk count} of the documents that a metadata filter lets through. Raises UnusableFilter."""
-        condition, values = compile_filter(given, "d.metadata")
+        """{version: chunk count} of the documents that a filter lets through. Raises UnusableFilter.
+
+        It compares a document's metadata and, under keys that these have not, its properties.
+        """
+        condition, values = compile_filter(given, "d.metadata", "v.properties")
         return await self._database.read(
             lambda db: dict(
                 db.execute(

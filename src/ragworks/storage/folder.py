@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -56,10 +57,10 @@ class DataFolder:
                 f"data folder {self.path} is in use by {self._holder()}; stop it, talk to it with --url, or give "
                 "--data another folder"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
         self._lock = lock
+        with contextlib.suppress(OSError):  # whose it is helps people; a full disk has no room for it
+            lock.truncate(0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         for leftover in self.uploads.iterdir():
             leftover.unlink(missing_ok=True)
         sync_folder(self.path)

@@ -28,7 +28,7 @@ def folder_name(collection: str) -> str:
 
 
 class IndexFolder:
-    """protocols.IndexHome below one folder."""
+    """storage_protocols.IndexHome below one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -47,7 +47,7 @@ class IndexFolder:
 
 
 class DerivedIndexes:
-    """protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
+    """storage_protocols.Indexes in a folder. What cannot be read is thrown away: the rows have it all."""
 
     def __init__(self, folder: Path, dimension: int) -> None:
         self._folder = folder
@@ -66,6 +66,7 @@ class DerivedIndexes:
         self.seq = min(_seq_of(saved), self._words_seq()) if saved else 0
         if not self.seq and len(self.words.keys()):
             raise ValueError("words without vectors")
+        self.saved_seq = self.seq
 
     def apply(self, removed: Sequence[tuple[int, int]], added: Sequence[tuple[int, IndexRows]], seq: int) -> None:
         for version, count in removed:
@@ -97,7 +98,7 @@ class DerivedIndexes:
         for old in self._folder.glob("vectors-*.usearch"):
             if old != final:
                 old.unlink()
-        self._unsaved = 0
+        self._unsaved, self.saved_seq = 0, self.seq
 
     def close(self, *, save: bool = True) -> None:
         if save and self._unsaved:

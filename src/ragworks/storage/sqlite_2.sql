@@ -9,10 +9,18 @@ ALTER TABLE tasks ADD COLUMN kind TEXT;
 ALTER TABLE tasks ADD COLUMN chunk_count INTEGER;
 ALTER TABLE tasks ADD COLUMN read_s REAL;
 ALTER TABLE tasks ADD COLUMN embed_s REAL;
+-- What claiming, bounding and estimating read, without touching the rows themselves.
+DROP INDEX tasks_open;
+CREATE INDEX tasks_open ON tasks (job_id, state, seq, due_at, leased_until, collection, priority, kind, size_bytes)
+    WHERE state IN ('queued', 'in_progress');
+CREATE INDEX tasks_failed ON tasks (seq) WHERE state = 'failed';
 
+-- Due not before webhook_due_at, and not before every task of the job has ended; neither delivered nor given up.
 ALTER TABLE jobs ADD COLUMN webhook_url TEXT;
+ALTER TABLE jobs ADD COLUMN webhook_id TEXT;
 ALTER TABLE jobs ADD COLUMN webhook_due_at REAL;
 ALTER TABLE jobs ADD COLUMN webhook_attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN webhook_delivered_at REAL;
 ALTER TABLE jobs ADD COLUMN webhook_error TEXT;
 CREATE INDEX jobs_webhook ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL;
 

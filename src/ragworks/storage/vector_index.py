@@ -20,7 +20,7 @@ SLICE = 64  # vectors added under one hold of the lock: about 25 ms that a searc
 
 
 class HnswIndex:
-    """protocols.VectorIndex in memory, vectors as float16. Searches and changes take turns."""
+    """storage_protocols.VectorIndex in memory, vectors as float16. Searches and changes take turns."""
 
     def __init__(self, dimension: int, file: Path | None = None) -> None:
         """An empty index, or the one saved in ``file``. Raises ValueError if that cannot be read."""

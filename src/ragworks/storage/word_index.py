@@ -38,7 +38,7 @@ def _analyzer() -> tantivy.TextAnalyzer:
 
 
 class Bm25Index:
-    """protocols.WordIndex in a folder of its own. Searching never waits for a change."""
+    """storage_protocols.WordIndex in a folder of its own. Searching never waits for a change."""
 
     def __init__(self, folder: Path) -> None:
         """Open the index in ``folder``, which exists; an empty one is made. Raises ValueError if it is unreadable."""
@@ -56,7 +56,7 @@ class Bm25Index:
             self._writer = None
 
     def apply(self, removed: Sequence[int], added: Sequence[tuple[int, int, str]]) -> None:
-        """See protocols.WordIndex. Raises StorageFull; then nothing was applied."""
+        """See storage_protocols.WordIndex. Raises StorageFull; then nothing was applied."""
         try:
             self._commit(removed, added)
         except ValueError as error:

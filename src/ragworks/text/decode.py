@@ -21,6 +21,8 @@ _CONTROLS = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^>]{0,500}?(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE
 )
+# Hebrew and Arabic in logical order, whose names some versions of Python do not know.
+_DIRECTION = re.compile(r"^(iso-8859-[68])-[ei]$", re.IGNORECASE)
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
@@ -39,6 +41,12 @@ def decode(data: bytes, declared: str | None = None) -> str:
     except UnicodeDecodeError:
         pass
     return _as_declared(data, declared) or _guessed(data)
+
+
+def head(data: bytes) -> str:
+    """The first characters, enough to see what a text is; what no part of it can tell is replaced."""
+    mark = next(((bom, name) for bom, name in _MARKS if data.startswith(bom)), (b"", _wide(data) or "utf-8"))
+    return data[len(mark[0]) : _SAMPLE].decode(mark[1], "replace")
 
 
 def declared_charset(data: bytes) -> str | None:
@@ -76,6 +84,7 @@ def _strictly(data: bytes, encoding: str) -> str:
 
 
 def _as_declared(data: bytes, declared: str | None) -> str | None:
+    declared = _DIRECTION.sub(r"\1", declared or "")
     try:
         # What browsers do: pages that say Latin-1 mean Windows-1252, whose extra characters Latin-1 has not.
         name = "cp1252" if declared and codecs.lookup(declared).name in ("iso8859-1", "ascii") else declared

@@ -19,6 +19,11 @@ _DROPPED = (
 )
 _PAGE_CHROME = "header, footer"
 _OWN_CHROME = ":is(main, article, section) :is(header, footer)"  # the head and foot of a text, not of the page
+_META = {
+    "author": ("author",),
+    "created": ("date", "article:published_time", "dc.date"),
+    "modified": ("article:modified_time", "last-modified", "dc.date.modified"),
+}
 _BLOCKS = re.compile(
     r"address|article|blockquote|body|center|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|header|hgroup|hr"
     r"|legend|li|main|ol|p|section|summary|ul"
@@ -47,7 +52,7 @@ def _title(tree: LexborHTMLParser) -> str | None:
 
 def _properties(tree: LexborHTMLParser) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, names in (("author", ("author",)), ("created", ("date", "article:published_time", "dc.date"))):
+    for key, names in _META.items():
         for name in names:
             node = tree.css_first(f'meta[name="{name}"], meta[property="{name}"]')
             content = _squeezed(node.attributes.get("content") or "") if node is not None else ""

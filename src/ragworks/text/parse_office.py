@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import io
-import zipfile
+import re
 from collections.abc import Iterator
 from typing import Any
 
-import docx
+from docx.opc.part import PartFactory
 from docx.oxml.ns import qn
+from docx.package import Package
+from docx.parts.document import DocumentPart
 
-from ragworks.errors import CorruptDocument, DocumentTooLarge
+from ragworks.errors import CorruptDocument
+from ragworks.text.archive import opened
 from ragworks.text.assemble import Piece, assemble
+from ragworks.text.footnotes import place_notes
+from ragworks.text.numbering import Numbering
+from ragworks.text.omml import FORMULA, latex
 from ragworks.text.parse_markdown import Headings
 from ragworks.text.tables import markdown_table
 from ragworks.types import Parsed
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-MAX_UNPACKED_BYTES = 512 * 1024**2
-MAX_ENTRIES = 10_000
+# Templates and documents with macros are made like others; python-docx knows only these.
+for _kind in (
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.template.main+xml",
+    "application/vnd.ms-word.document.macroEnabled.main+xml",
+    "application/vnd.ms-word.template.macroEnabledTemplate.main+xml",
+):
+    PartFactory.part_type_for[_kind] = DocumentPart
 _CODE_STYLES = frozenset({"code", "source code", "code block", "html preformatted", "preformatted text", "verbatim"})
+_TYPEWRITER = re.compile("mono|courier|consol|menlo|inconsolata|source code|fira code|cascadia code", re.IGNORECASE)
+_CODE_SIGN = re.compile(r"^(?: {2}|\t)|[{}\[\]<>=;_$|#]|\w\(|\)$|^(?:return|import|else|end)\b")
 _SKIPPED = frozenset(
     {
         qn("w:del"),
@@ -30,39 +43,29 @@ _SKIPPED = frozenset(
         "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
     }
 )
-_TEXT = frozenset({qn("w:t"), "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"})
+_TEXT_BOX = qn("w:txbxContent")
+_TEXT = frozenset({qn("w:t")})
 _INSIDE = frozenset({qn("w:sdt"), qn("w:sdtContent"), qn("w:ins"), qn("w:moveTo"), qn("w:customXml"), qn("w:smartTag")})
 
 
 def parse_docx(data: bytes) -> Parsed:
-    """The document's body as Markdown-like text. Raises CorruptDocument or DocumentTooLarge."""
-    _guard(data)
+    """The document's body as Markdown-like text. Raises CorruptDocument, EncryptedDocument or DocumentTooLarge."""
+    opened(data)
     try:
-        document = docx.Document(io.BytesIO(data))
+        document = Package.open(io.BytesIO(data)).main_document_part.document
+        place_notes(document)
     except Exception as error:  # python-docx lets errors of zip, XML and its own through
         raise CorruptDocument(f"the Word document is broken and cannot be opened: {error}") from error
     core = document.core_properties
     return assemble(
-        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=_properties(core)
+        _Body(document).pieces(), MEDIA_TYPE, title=(core.title or "").strip() or None, properties=properties(core)
     )
 
 
-def _guard(data: bytes) -> None:
-    try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CorruptDocument(f"the Word document is no valid archive: {error}") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > MAX_UNPACKED_BYTES or len(entries) > MAX_ENTRIES:
-        raise DocumentTooLarge(
-            f"the Word document unpacks to {unpacked} bytes in {len(entries)} parts; at most {MAX_UNPACKED_BYTES} "
-            f"bytes in {MAX_ENTRIES} parts are read"
-        )
-
-
-def _properties(core: Any) -> dict[str, str]:
+def properties(core: Any) -> dict[str, str]:
+    """Author and dates of the core properties that python-docx or python-pptx read."""
     found: dict[str, str] = {}
-    if (core.author or "").strip() not in ("", "python-docx"):
+    if (core.author or "").strip() not in ("", "python-docx", "python-pptx"):
         found["author"] = core.author.strip()
     for key, date in (("created", core.created), ("modified", core.modified)):
         if date is not None:
@@ -77,8 +80,7 @@ class _Body:
         self._document = document
         self._styles = {style.style_id: style for style in document.styles if style.style_id}
         self._levels: dict[str, int | None] = {}
-        self._numbers: dict[tuple[str, int], int] = {}
-        self._formats = _list_formats(document)
+        self._numbering = Numbering(document)
         self._headings = Headings()
         self._titled = False
 
@@ -117,12 +119,13 @@ class _Body:
         text = "".join(_texts(element))
         style = _value(element, "w:pPr/w:pStyle") or ""
         level = self._level(element, style)
-        if level is not None:
-            return f"h{level}" if level else "title", " ".join(text.split())
-        if self._is_code(element, style):
+        if level is None and self._is_code(element, style):
             return "code", text.rstrip()
-        marker = self._marker(element, style) if text.strip() else None
-        return ("prose", text.strip()) if marker is None else ("list", marker + text.strip())
+        marked = self._marker(element, style) if text.strip() else None
+        marker, depth = marked or ("", 0)
+        if level is not None:
+            return f"h{level}" if level else "title", marker.removeprefix("- ") + " ".join(text.split())
+        return ("list", "  " * depth + marker + text.strip()) if marked else ("prose", text.strip())
 
     def _level(self, paragraph: Any, style: str) -> int | None:
         """The heading level, 1 to 6; 0 for the document's title, None for anything else."""
@@ -153,22 +156,27 @@ class _Body:
             style_id = _value(self._styles[style_id].element, "w:basedOn") or ""
 
     def _is_code(self, paragraph: Any, style_id: str) -> bool:
-        return any((style.name or "").lower() in _CODE_STYLES for style in self._ancestry(style_id))
+        named = any((style.name or "").lower() in _CODE_STYLES for style in self._ancestry(style_id))
+        return named or _is_typed(paragraph)
 
-    def _marker(self, paragraph: Any, style_id: str) -> str | None:
-        """``- `` or ``1. `` with its indentation, or None for a paragraph outside lists."""
+    def _marker(self, paragraph: Any, style_id: str) -> tuple[str, int] | None:
+        """``- `` or ``1.2. `` and the level of its list, or None for a paragraph outside lists."""
         source = [paragraph, *(style.element for style in self._ancestry(style_id))]
         number = next((found for found in (_value(at, "w:pPr/w:numPr/w:numId") for at in source) if found), None)
         if number is None or number == "0":
             return None
-        level = int(next((found for found in (_value(at, "w:pPr/w:numPr/w:ilvl") for at in source) if found), "0"))
-        indent = "  " * level
-        if self._formats.get((number, level), "bullet") in ("bullet", "none"):
-            return f"{indent}- "
-        for deeper in [key for key in self._numbers if key[0] == number and key[1] > level]:
-            del self._numbers[deeper]
-        self._numbers[number, level] = self._numbers.get((number, level), 0) + 1
-        return f"{indent}{self._numbers[number, level]}. "
+        depth = next((found for found in (_value(at, "w:pPr/w:numPr/w:ilvl") for at in source) if found), "0")
+        level = min(int(depth), 8) if depth.isdecimal() else 0
+        return self._numbering.marker(number, level), level
+
+
+def _is_typed(paragraph: Any) -> bool:
+    """Whether all of its text is in a typewriter face, and looks like no prose in one."""
+    runs = [run for run in paragraph.iter(qn("w:r")) if "".join(_texts(run)).strip()]
+    fonts = [run.find(f"{qn('w:rPr')}/{qn('w:rFonts')}") for run in runs]
+    faces = ["" if font is None else font.get(qn("w:ascii"), "") for font in fonts]
+    typed = bool(faces) and all(_TYPEWRITER.search(face) for face in faces)
+    return typed and bool(_CODE_SIGN.search("".join(_texts(paragraph))))
 
 
 def _outline_level(value: str) -> int | None:
@@ -190,7 +198,10 @@ def _texts(element: Any) -> Iterator[str]:
         tag = child.tag
         if tag in _SKIPPED:
             continue
-        if tag in _TEXT:
+        if tag == FORMULA:
+            formula = latex(child).strip()
+            yield f"${formula}$" if formula else ""
+        elif tag in _TEXT:
             yield child.text or ""
         elif tag == qn("w:tab"):
             yield "\t"
@@ -198,6 +209,9 @@ def _texts(element: Any) -> Iterator[str]:
             yield "\n"
         elif tag == qn("w:noBreakHyphen"):
             yield "-"
+        elif tag == _TEXT_BOX:
+            yield "\n"
+            yield from _texts(child)
         else:
             yield from _texts(child)
             if tag == qn("w:p"):
@@ -220,25 +234,6 @@ def _cells(row: Any) -> list[str]:
         text = "" if continued else " ".join("".join(_texts(cell)).split())
         cells += [text] + [""] * (min(int(span), 100) - 1 if span.isdecimal() else 0)
     return cells
-
-
-def _list_formats(document: Any) -> dict[tuple[str, int], str]:
-    """(number id, level) to the format of its numbers; empty for a document without lists."""
-    try:
-        numbering = document.part.numbering_part.element
-    except (KeyError, NotImplementedError):
-        return {}
-    abstract = {
-        item.get(qn("w:abstractNumId")): {
-            int(level.get(qn("w:ilvl"), "0")): _value(level, "w:numFmt") or "bullet" for level in item.iter(qn("w:lvl"))
-        }
-        for item in numbering.iter(qn("w:abstractNum"))
-    }
-    return {
-        (str(item.get(qn("w:numId"))), level): form
-        for item in numbering.iter(qn("w:num"))
-        for level, form in abstract.get(_value(item, "w:abstractNumId"), {}).items()
-    }
 
 
 def _value(element: Any, path: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -13,12 +13,21 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     | --- | --- |
     | Bell | 9 EUR |
     """
-    width = max((len(row) for row in rows), default=0)
-    if not width:
-        return ""
-    filled = [[_cell(text) for text in row] + [""] * (width - len(row)) for row in rows]
-    lines = [filled[0], ["---"] * width, *filled[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(table_lines(rows, max(map(len, rows), default=0)))
+
+
+def table_lines(rows: Iterable[Sequence[str]], width: int = 0) -> Iterator[str]:
+    """The lines of the table one by one; rows are filled to ``width``, or to that of the first if this is more."""
+    for number, row in enumerate(rows):
+        if not number:
+            width = max(width, len(row))
+        cells = [_cell(text) for text in row]
+        cells += [""] * (width - len(cells))
+        if not cells:
+            return
+        yield f"| {' | '.join(cells)} |"
+        if not number:
+            yield f"| {' | '.join(['---'] * width)} |"
 
 
 def _cell(text: str) -> str:

@@ -6,30 +6,40 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
-from ragworks.errors import LeaseLost, RagworksError, StorageFull
+from ragworks.errors import LeaseLost, RagworksError, Stalled, StorageFull
 from ragworks.ingest import Ingested
 from ragworks.policies.retrying import RetrySettings, decide
-from ragworks.protocols import Clock, JobQueue, OnStage
+from ragworks.protocols import Clock
+from ragworks.records import Cost
+from ragworks.storage_protocols import JobQueue
 from ragworks.types import Stage, Task
+from ragworks.workers.attempt import DISK, Attempt
+from ragworks.workers.leases import LeaseKeeper
+
+T = TypeVar("T")
 
 log = structlog.get_logger("ragworks.jobs")
 
 DISK_PAUSE_S = 5.0
 DRAIN_S = 10.0
 
-Run = Callable[[Task, OnStage], Awaitable[Ingested]]
+Run = Callable[[Attempt], Awaitable[Ingested]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: completed, unchanged, failed, retried or cancelled; ``code`` of the error, if one."""
+    """How an attempt ended: completed, unchanged, failed, retried or cancelled; ``code`` of the error, if one.
+
+    ``cost`` is what it took, if it did any work.
+    """
 
     kind: str
     code: str | None = None
+    cost: Cost | None = None
 
 
 OnEnd = Callable[[Task, Outcome, float], None]
@@ -37,16 +47,30 @@ OnEnd = Callable[[Task, Outcome, float], None]
 
 
 class JobRunner:
-    """Keeps up to ``slots`` tasks running while there are any. An async context manager; leaving it drains."""
+    """Keeps up to ``slots`` tasks running while there are any. An async context manager; leaving it drains.
+
+    An attempt that gives no sign of progress for ``lease_s`` is ended, as a failure that may pass on a retry.
+    """
 
     def __init__(
-        self, queue: JobQueue, run: Run, *, slots: int, retry: RetrySettings, clock: Clock, rng: Random, on_end: OnEnd
+        self,
+        queue: JobQueue,
+        run: Run,
+        *,
+        slots: int,
+        lease_s: float,
+        retry: RetrySettings,
+        clock: Clock,
+        rng: Random,
+        on_end: OnEnd,
     ) -> None:
         self._queue, self._run, self._clock = queue, run, clock
         self._retry, self._rng, self._on_end = retry, rng, on_end
         self._slots = slots
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._running: dict[str, tuple[Task, Stage, asyncio.Task[None]]] = {}
+        self._jobs: dict[asyncio.Task[None], Task] = {}
+        self._running: dict[str, Attempt] = {}
+        self._leases = LeaseKeeper(queue, self._running, lease_s=lease_s, clock=clock)
+        self._keeper: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._stopping = False
         self._paused_until = 0.0
@@ -55,10 +79,14 @@ class JobRunner:
     async def __aenter__(self) -> JobRunner:
         # Awaited by __aexit__; if it dies, `failure` tells and the service reports itself unhealthy.
         self._dispatcher = asyncio.create_task(self._dispatch(), name="job-dispatcher")
+        self._keeper = asyncio.create_task(self._leases.run(), name="lease-keeper")  # cancelled by __aexit__
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Claim no more, let running tasks end for a while, cancel the rest and give their leases back."""
+        """Claim no more, let running tasks end for a while, cancel the rest and give their leases back.
+
+        Leases are renewed until the last task has ended.
+        """
         self._stopping = True
         self.wake()
         if self._dispatcher:
@@ -68,6 +96,9 @@ class JobRunner:
             for job in late:
                 job.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
 
     def wake(self) -> None:
         """Something changed: whoever waits looks again."""
@@ -86,13 +117,13 @@ class JobRunner:
     def stage_of(self, task_id: str) -> Stage | None:
         """How far a running task is; None when it is not running here."""
         found = self._running.get(task_id)
-        return found[1] if found else None
+        return found.stage if found else None
 
     def cancel_unless(self, still_wanted: Callable[[Task], bool]) -> None:
         """Stop the attempts whose task is no longer wanted."""
-        for task, _, job in list(self._running.values()):
-            if not still_wanted(task):
-                job.cancel()
+        for attempt in list(self._running.values()):
+            if attempt.job and not still_wanted(attempt.task):
+                attempt.job.cancel()
 
     @property
     def running(self) -> int:
@@ -116,20 +147,23 @@ class JobRunner:
                 continue
             # Awaited by __aexit__, or done before.
             job = asyncio.create_task(self._attempt(task), name=f"task-{task.id}")
-            self._jobs.add(job)
+            self._jobs[job] = task
             job.add_done_callback(self._over)
 
     def _over(self, job: asyncio.Task[None]) -> None:
-        self._jobs.discard(job)
+        del self._jobs[job]
         self.wake()
 
     async def _claim(self) -> tuple[Task | None, float | None]:
         """The next task, or None and how long to wait (None: until there is news)."""
         if pause_s := self._pause_s():
             return None, pause_s
+        asked_at = self._clock.now()
         try:
-            task = await self._queue.claim()
-            due = None if task else await self._queue.next_due()
+            # However late their renewal is, as after this machine slept: what runs here is not a dead process's.
+            task = await self._queue.claim([task.lease for task in self._jobs.values()])
+            # What was due by then and did not start waits for another task to end, which is news.
+            due = None if task else await self._queue.next_due(asked_at)
         except Exception as error:  # whatever the database says, this loop must go on
             self._pause(error)
             return None, DISK_PAUSE_S
@@ -159,39 +193,56 @@ class JobRunner:
     async def _attempt(self, task: Task) -> None:
         started = self._clock.monotonic()
         outcome = Outcome("cancelled")
-        job = asyncio.current_task()
-        assert job is not None
+        attempt = Attempt(task, self._clock)
+        attempt.job = asyncio.current_task()
         # Entered by the attempt itself: one that is cancelled has begun, so that its lease is given back.
-        self._running[task.id] = (task, Stage.PARSING, job)
+        self._running[task.id] = attempt
         try:
-            outcome = await self._outcome(task)
+            outcome = await self._outcome(attempt)
         except asyncio.CancelledError:
-            await asyncio.shield(self._give_back(task))
-            raise
+            if attempt.stalled is None:
+                await asyncio.shield(self._give_back(task))
+                raise
+            outcome = await self._fail(attempt, Stalled(f"the attempt was ended: {attempt.stalled}"))
         finally:
-            del self._running[task.id]
+            if self._running.get(task.id) is attempt:  # else it was given back and has been claimed again
+                del self._running[task.id]
             self._on_end(task, outcome, self._clock.monotonic() - started)
 
-    async def _outcome(self, task: Task) -> Outcome:
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        task = attempt.task
         try:
-            done = await self._run(task, lambda stage: self._enter(task, stage))
-            await self._queue.finish(task, unchanged=done.unchanged, warnings=done.warnings)
-            return Outcome("unchanged" if done.unchanged else "completed")
+            done = await self._run(attempt)
+            worked = attempt.cost()
+            # Nothing was embedded: the work had been done before, which says nothing of its kind.
+            cost = worked if worked.chunks and not done.unchanged else None
+            held = await self._queue.finish(task, unchanged=done.unchanged, warnings=done.warnings, cost=cost)
+            if not held:
+                return Outcome("cancelled")
+            return Outcome("unchanged" if done.unchanged else "completed", cost=cost)
         except LeaseLost:
             return Outcome("cancelled")
         except StorageFull as error:
             self._pause(error)
+            attempt.wait_for(DISK)
             await self._give_back(task)
             return Outcome("retried", error.code)
         except RagworksError as error:
-            return await self._fail(task, error.code, str(error), transient=error.transient)
+            return await self._fail(attempt, error)
         except Exception as error:  # a fault of ours in one document must not end the loop
-            log.exception("document_crashed", action="document_crashed", task=task.id, document=task.document_id)
-            return await self._fail(task, "internal_error", f"{type(error).__name__}: {error}", transient=True)
+            outcome = await self._fail(attempt, error)
+            if outcome.code:
+                log.exception("document_crashed", action="document_crashed", task=task.id, document=task.document_id)
+            return outcome
 
-    async def _fail(self, task: Task, code: str, message: str, *, transient: bool) -> Outcome:
-        stage = self.stage_of(task.id) or Stage.PARSING
+    async def _fail(self, attempt: Attempt, error: Exception) -> Outcome:
+        task, stage = attempt.task, attempt.stage
+        cost = attempt.cost()
+        code, message, transient = _described(error)
+        attempt.wait_for(DISK)  # this may have to be written for as long as the disk is full
         decision = decide(self._retry, task.attempts + 1, transient=transient, rng=self._rng)
+        if not await self._written(lambda: self._queue.fail(task, stage, code, message, decision.delay_s)):
+            return Outcome("cancelled")  # cancelled or deleted meanwhile: whatever it ran into is no failure
         log.warning(
             "document_failed",
             action="document_failed",
@@ -204,13 +255,12 @@ class JobRunner:
             retry_in_s=decision.delay_s,
             reason=decision.reason,
         )
-        await self._written(lambda: self._queue.fail(task, stage, code, message, decision.delay_s))
-        return Outcome("failed" if decision.delay_s is None else "retried", code)
+        return Outcome("failed" if decision.delay_s is None else "retried", code, cost)
 
     async def _give_back(self, task: Task) -> None:
         await self._written(lambda: self._queue.release(task))
 
-    async def _written(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _written(self, write: Callable[[], Awaitable[T]]) -> T | None:
         """Do what ends an attempt; while the disk is full there is no other way than to wait for it."""
         while True:
             try:
@@ -220,6 +270,9 @@ class JobRunner:
                     return None  # the next start recovers the task
                 await self._clock.sleep(DISK_PAUSE_S)
 
-    def _enter(self, task: Task, stage: Stage) -> None:
-        if found := self._running.get(task.id):
-            self._running[task.id] = (task, stage, found[2])
+
+def _described(error: Exception) -> tuple[str, str, bool]:
+    """(code, message, transient); a fault of ours may be one of the moment."""
+    if isinstance(error, RagworksError):
+        return error.code, str(error), error.transient
+    return "internal_error", f"{type(error).__name__}: {error}", True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from ragworks.control.metrics import Metrics
 from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, JobNotFound, NotReady
+from ragworks.records import Requeued
 from ragworks.settings import Settings, load
 from ragworks.types import (
     Answer,
     Checkup,
     Citation,
     Collection,
+    DeadLetter,
     Document,
     Embeddings,
     FailedText,
@@ -79,6 +82,7 @@ class FakeVectorStore:
     def __init__(self) -> None:
         self.names = ["default"]
         self.texts = {"notes.md": "a passage", "dir/notes.md": "in a folder"}
+        self.origins = {"dir/notes.md": "/srv/dir"}
         self.error: Exception | None = None
 
     async def create_collection(self, name: str) -> Collection:
@@ -101,8 +105,11 @@ class FakeVectorStore:
         await self.collection(name)
         self.names.remove(name)
 
-    async def documents(self, collection: str, limit: int, after: str | None) -> Page[Document]:
-        return page([document(name) for name in sorted(self.texts)], limit, after, "id")
+    async def documents(
+        self, collection: str, limit: int, after: str | None, origin: str | None = None
+    ) -> Page[Document]:
+        names = [name for name in sorted(self.texts) if origin is None or self.origins.get(name) == origin]
+        return page([replace(document(name), origin=self.origins.get(name)) for name in names], limit, after, "id")
 
     async def document(self, collection: str, document_id: str) -> Document:
         await self.text(collection, document_id)
@@ -148,6 +155,13 @@ class FakeProcessor:
 
     async def retry(self, job_id: str) -> Job:
         return await self.job(job_id)
+
+    async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
+        dead = DeadLetter("t1", "j1", "default", "a", "a.pdf", Stage.PARSING, "corrupt_document", "cut off", 1, 5.0)
+        return page([dead], limit, after, "task_id")
+
+    async def retry_dead(self, task_id: str | None = None) -> Requeued:
+        return Requeued(1 if task_id == "t1" else 3, 0)
 
     async def events(self, job_id: str) -> AsyncIterator[Job]:
         await self.job(job_id)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -136,19 +137,56 @@ async def test_files_are_spooled_and_keep_their_relative_names(
         ([("files", ("..", b"x"))], {}, "a document needs a name"),
         ([("metadata", (None, b"{}"))], {}, "at least one file"),
         ([("files", (None, b"x"))], {}, "has no file name"),
+        (
+            [("files", ("a.txt", b"x"))],
+            {"priority": "urgent"},
+            "priority: expected one of low, normal, high, found 'urgent'",
+        ),
+        ([("files", ("a.txt", b"x"))], {"priority": ["low", "high"]}, "'priority' once, as text"),
+        ([("files", ("a.txt", b"x"))], {"origin": "x" * 4097}, "origin: expected 1 to 4096 characters, found 4097"),
+        ([("files", ("a.txt", b"x")), ("webhook_url", (None, b"\xff"))], {}, "'webhook_url' must be text in UTF-8"),
     ],
 )
 async def test_a_form_that_holds_no_usable_files_is_refused_with_advice(
     client: httpx.AsyncClient,
     app: FakeApp,
     files: list[tuple[str, tuple[str, bytes]]],
-    data: dict[str, str],
+    data: dict[str, Any],
     words: str,
 ) -> None:
     answer = await client.post(DOCUMENTS, files=files, data=data)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
     assert words in answer.json()["detail"]
     assert app.document_processor.calls == []
+
+
+@pytest.mark.parametrize("form", ["json", "multipart"])
+async def test_origin_priority_and_webhook_travel_with_the_documents(
+    client: httpx.AsyncClient, app: FakeApp, form: str
+) -> None:
+    given = {"origin": "/srv/docs", "priority": "high", "webhook_url": "https://example.com/x"}
+    if form == "json":
+        answer = await client.post(DOCUMENTS, json={"documents": [{"id": "a", "text": "x"}], **given})
+    else:
+        answer = await client.post(DOCUMENTS, files=[("files", ("a", b"x"))], data=given)
+    assert answer.status_code == 202
+    call = app.document_processor.calls[0]
+    assert (call["priority"], call["webhook_url"]) == ("high", "https://example.com/x")
+    assert [one.origin for one in call["uploads"]] == ["/srv/docs"]
+
+
+async def test_an_unknown_priority_in_json_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post(DOCUMENTS, json={"documents": [{"id": "a", "text": "x"}], "priority": "urgent"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["expected"] == "one of 'low', 'normal' or 'high'"
+
+
+async def test_documents_show_where_they_came_from_and_can_be_listed_by_it(client: httpx.AsyncClient) -> None:
+    listed = (await client.get(DOCUMENTS, params={"origin": "/srv/dir"})).json()["data"]
+    assert [(one["id"], one["origin"], one["content_hash"], one["size_bytes"]) for one in listed] == [
+        ("dir/notes.md", "/srv/dir", "ab", 9)
+    ]
+    assert [one["origin"] for one in (await client.get(DOCUMENTS)).json()["data"]] == ["/srv/dir", None]
 
 
 async def test_a_form_that_was_cut_on_the_way_is_not_half_accepted(client: httpx.AsyncClient, app: FakeApp) -> None:
@@ -161,7 +199,7 @@ async def test_a_form_that_was_cut_on_the_way_is_not_half_accepted(client: httpx
 
 async def test_more_files_than_the_queue_can_ever_hold_are_too_large(tmp_path: Path) -> None:
     app = FakeApp(tmp_path, document_processor={"max_queue_size": 2})
-    answer = await submit_files(app, count=4)
+    answer = await submit_files(app, count=7)  # the form has room for two files and for each other field
     assert (answer.status_code, answer.json()["code"]) == (413, "submission_too_large")
 
 

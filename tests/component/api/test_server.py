@@ -190,3 +190,26 @@ def test_small_answers_do_not_wait_for_an_acknowledgement() -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.proto == socket.IPPROTO_TCP
+
+
+async def test_dead_letters_are_listed_with_their_reason_and_queued_again(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/v1/dead-letters")).json()
+    assert listed == {
+        "data": [
+            {
+                "task_id": "t1",
+                "job_id": "j1",
+                "collection": "default",
+                "id": "a",
+                "name": "a.pdf",
+                "stage": "parsing",
+                "error": {"code": "corrupt_document", "message": "cut off"},
+                "attempts": 1,
+                "failed_at": 5.0,
+            }
+        ],
+        "has_more": False,
+        "last_id": "t1",
+    }
+    assert (await client.post("/v1/dead-letters/retry")).json() == {"queued": 3, "left": 0}
+    assert (await client.post("/v1/dead-letters/t1/retry")).json() == {"queued": 1, "left": 0}

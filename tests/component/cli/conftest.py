@@ -24,6 +24,7 @@ class FakeServer:
         self.jobs: dict[str, dict] = {}
         self.received: list[list[str]] = []
         self.metadata: list[dict] = []
+        self.fields: list[dict] = []
         self.keys: list[str] = []
         self.bodies: list[bytes] = []
         self.refusals: list[Response | None] = []
@@ -44,6 +45,8 @@ class FakeServer:
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/jobs/{id}/events", self._events),
                 Route("/v1/jobs/{id}/{verb}", self._job, methods=["POST"]),
+                Route("/v1/dead-letters", self._dead),
+                Route("/v1/dead-letters/retry", self._retry_dead, methods=["POST"]),
                 Route("/v1/services", self._services),
                 Route("/v1/doctor", self._doctor),
                 Route("/readyz", self._readyz),
@@ -85,6 +88,7 @@ class FakeServer:
             async with request.form() as form:
                 names = [file.filename for file in form.getlist("files")]
                 self.metadata.append(json.loads(form.get("metadata", "{}")))
+                self.fields.append({name: form[name] for name in form if name not in ("files", "metadata")})
         if len(names) > self.largest_submission:
             return problem(413, "submission_too_large", "could never fit")
         self.received.append(names)
@@ -111,6 +115,19 @@ class FakeServer:
     async def _job(self, request):
         job = self.jobs.get(request.path_params["id"])
         return JSONResponse(job) if job else problem(404, "job_not_found", "there is no such job")
+
+    async def _dead(self, request):
+        dead = [
+            {**{key: one[key] for key in ("id", "name", "stage", "error")}, "job_id": job["id"], "attempts": 1}
+            | {"collection": job["collection"], "task_id": "t", "failed_at": 1.0}
+            for job in self.jobs.values()
+            for one in job["documents"]
+            if one["status"] == "failed"
+        ]
+        return JSONResponse({"data": dead, "has_more": False, "last_id": None})
+
+    async def _retry_dead(self, request):
+        return JSONResponse({"queued": 1, "left": 2})
 
     async def _events(self, request):
         job = self.jobs[request.path_params["id"]]

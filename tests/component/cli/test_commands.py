@@ -121,6 +121,21 @@ def test_jobs_lists_and_shows_and_acts(printed, folder):
         assert json.loads(printed("jobs", verb, "job-1", "--json").out)["id"] == "job-1"
 
 
+def test_dead_letters_of_all_jobs_are_listed_with_their_reason_and_queued_again(printed, folder):
+    assert "no dead letters" in printed("jobs", "dead").err
+    printed("ingest", str(folder), code=1)
+    assert "corrupt_document: it is broken" in printed("jobs", "dead").out
+    [dead] = json.loads(printed("jobs", "dead", "--json").out)["data"]
+    assert (dead["job_id"], dead["error"]["code"]) == ("job-1", "corrupt_document")
+    assert printed("jobs", "retry", "--all").out == "queued 1 documents again; 2 had no room, run it again later\n"
+    assert json.loads(printed("jobs", "retry", "--all", "--json").out) == {"queued": 1, "left": 2}
+
+
+def test_a_retry_names_one_job_or_all(printed):
+    assert "name one job" in printed("jobs", "retry", code=2).err
+    assert "name one job" in printed("jobs", "retry", "job-1", "--all", code=2).err
+
+
 def test_a_job_that_is_not_there_is_one_line_and_exit_code_one(printed):
     assert printed("jobs", "nope", code=1).err == "job_not_found: there is no such job\n"
 

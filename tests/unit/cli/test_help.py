@@ -23,6 +23,7 @@ COMMANDS = [
     "documents list",
     "documents delete",
     "eval",
+    "bench crash",
     "config show",
 ]
 

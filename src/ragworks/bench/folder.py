@@ -1,33 +1,23 @@
-"""What the server promised, what its data folder shows, and every difference between the two."""
+"""What a data folder holds, read from its rows and files without any code of the server's storage."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crash_documents import Documents, Key, Read
+
+from ragworks.bench.documents import Key, Read
 
 CHUNK_BITS = 24  # a chunk's id is its version and, in so many bits, its place
-NOTED = 20
 NEAR = 4e-3  # float16 keeps a part of a unit vector to 5e-4; a model adds as much with another batch
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One submission. Until it is acknowledged, it is sent again exactly as it was."""
-
-    collection: str
-    keys: tuple[Key, ...]
-    number: int
-    idempotency_key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +25,8 @@ class Shown:
     """A visible document as its rows have it."""
 
     read: Read
-    round: int
+    stamp: int
     chunk_count: int
-
-
-@dataclass
-class Ledger:
-    """Rounds by document: ``sent`` may be there, ``settled`` must be, ``seen`` was there and may not be undone."""
-
-    documents: Documents
-    sent: dict[Key, int] = field(default_factory=dict)
-    settled: dict[Key, int] = field(default_factory=dict)
-    seen: dict[Key, int] = field(default_factory=dict)
-    jobs: dict[str, Batch] = field(default_factory=dict)
-    faults: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    def fault(self, kind: str, note: str) -> None:
-        self.faults[kind] += 1
-        if len(self.notes) < NOTED:
-            self.notes.append(f"{kind}: {note}")
-
-    def settle(self, job_id: str, states: Mapping[str, str]) -> None:
-        """A job has ended; from here on what it brought must be there."""
-        batch = self.jobs.pop(job_id)
-        for key in batch.keys:
-            if states.get(key[1]) != "completed":
-                self.fault("lost", f"{key} was acknowledged and ended as {states.get(key[1])}")
-            self.settled[key] = max(batch.number, self.settled.get(key, 0))
-
-    def compare(self, shown: Mapping[Key, Shown]) -> None:
-        """Check every visible document, and that what must be visible is."""
-        for key in sorted({*self.settled, *self.seen} - set(shown)):
-            self.fault("lost", f"{key} is not there")
-        for key, found in shown.items():
-            self._compare_one(key, found)
-
-    def _compare_one(self, key: Key, found: Shown) -> None:
-        base, must = self.documents.base, max(self.settled.get(key, 0), self.seen.get(key, 0))
-        if key not in self.sent:
-            self.fault("orphans", f"{key} was never submitted")
-            return
-        repeated = len(found.read.chunks) - len({(start, end) for start, end, _ in found.read.chunks})
-        if repeated:
-            self.fault("duplicates", f"{key} shows {repeated} chunks twice")
-        rounds = {base(key, number) for number in range(self.sent[key] + 1)}
-        now = next((one for one in sorted(rounds, reverse=True) if self.documents.read(key, one) == found.read), None)
-        if now is None or found.chunk_count != len(found.read.chunks) or base(key, found.round) != now:
-            self.fault("half_visible", f"{key} is not one of its rounds (metadata says {found.round}, text {now})")
-        elif now < base(key, must):
-            self.fault("lost", f"{key} went back from round {must} to {now}")
-        else:
-            self.seen[key] = max(now, self.seen.get(key, 0))
 
 
 def shown(data: Path) -> dict[Key, Shown]:
@@ -101,7 +41,7 @@ def shown(data: Path) -> dict[Key, Shown]:
     return {
         (collection, name): Shown(
             Read(texts[version], tuple(chunks[version])),
-            int(json.loads(metadata).get("round", -1)),
+            int(json.loads(metadata).get("stamp", -1)),
             count if count is not None else -1,
         )
         for collection, name, version, metadata, count in rows
@@ -120,6 +60,17 @@ def contents(data: Path) -> dict[Key, tuple[Any, list[tuple[Any, ...]], list[Any
     return {(row[0], row[1]): ((*row[3:], texts[row[2]]), chunks[row[2]], vectors[row[2]]) for row in rows}
 
 
+def open_tasks(data: Path) -> int:
+    with closing(_reading(data)) as db:
+        return int(db.execute("SELECT count(*) FROM tasks WHERE state IN ('queued', 'in_progress')").fetchone()[0])
+
+
+def failed_tasks(data: Path) -> list[str]:
+    with closing(_reading(data)) as db:
+        rows = db.execute("SELECT document_id, error_message FROM tasks WHERE state = 'failed'").fetchall()
+    return [f"{name} failed: {message}" for name, message in rows]
+
+
 def leftovers(data: Path) -> list[str]:
     """Rows and files that belong to no visible document, once every job has ended."""
     with closing(_reading(data)) as db:
@@ -127,10 +78,12 @@ def leftovers(data: Path) -> list[str]:
         needed = {row[0] for row in db.execute("SELECT content_hash FROM versions")}
         staged = [row[0] for row in db.execute("SELECT id FROM versions") if row[0] not in visible]
         stray = [row[0] for row in db.execute("SELECT id FROM chunks") if row[0] >> CHUNK_BITS not in visible]
+        texts = [row[0] for row in db.execute("SELECT version FROM texts") if row[0] not in visible]
     kept = {file.name for file in (data / "blobs").rglob("*") if file.is_file()}
     return [
         *(f"version {one} is staged or retired" for one in staged),
         *(f"chunk {one} belongs to no visible version" for one in stray),
+        *(f"a text of version {one} belongs to no visible version" for one in texts),
         *(f"blob {one} belongs to no version" for one in sorted(kept - needed)),
         *(f"blob {one} is missing" for one in sorted(needed - kept)),
         *(f"{file} is an upload that was left behind" for file in sorted((data / "tmp").iterdir())),

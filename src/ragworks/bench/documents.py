@@ -1,4 +1,4 @@
-"""Documents made from a seed, round after round, and what an undisturbed ingestion makes of each."""
+"""Documents made from a seed, edition after edition, and what an undisturbed ingestion makes of each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.workers.reading import read_document, unspooled
 
 CHUNK_TOKENS = 64  # small chunks, so that one document in twenty is staged in more than one transaction
-STILL = 0.15  # share of the documents that a new round leaves as they were
-TWIN_EVERY, TWIN_OF = 10, 5  # every tenth document has the bytes of the one five before it, under a name of its own
+TWIN_EVERY, TWIN_OF = 10, 5  # every tenth document has the words of the one five before it, under a name of its own
 COLLECTIONS = ("default", "laws", "manuals.v2")
 KINDS = ("md", "txt", "html", "json", "text")  # the last is sent as JSON, the others as files
 SYLLABLES = [first + second for first in "bcdfghklmnprstvxyz" for second in "aeio"]
@@ -41,17 +40,22 @@ class Documents:
         self._tokenizer = str(locate(BGE_SMALL_EN).tokenizer) if bundled else None
         self._index = {_key(at): at for at in range(count)}
         self.keys = tuple(self._index)
-        self.base = lru_cache(maxsize=None)(self._base)
         self.read = lru_cache(maxsize=4 * count)(self._read)
 
     def kind(self, key: Key) -> str:
         return KINDS[self._index[key] % len(KINDS)]
 
-    def content(self, key: Key, number: int) -> str:
-        """What the document holds in round ``number``."""
-        original = self._original(key)
-        rng = random.Random(f"{self._seed}/{original}/{self.base(original, number)}")
-        title, paragraphs = f"{_words(rng, 3).title()} {original[1]}", list(_paragraphs(rng))
+    def twin(self, key: Key) -> Key:
+        """The document whose words this one has; of most, itself."""
+        at = self._index[key]
+        return _key(at - TWIN_OF) if at % TWIN_EVERY == TWIN_EVERY - 1 else key
+
+    def title(self, key: Key, edition: int) -> str:
+        """Words that no other document holds, unless it is a twin."""
+        return f"{_words(self._rng(key, edition, 'title'), 3).title()} {self.twin(key)[1]}"
+
+    def content(self, key: Key, edition: int) -> str:
+        title, paragraphs = self.title(key, edition), list(_paragraphs(self._rng(key, edition, "body")))
         if self.kind(key) == "md":
             return f"# {title}\n\n" + "\n\n".join(_headed(paragraphs))
         if self.kind(key) == "html":
@@ -61,15 +65,12 @@ class Documents:
             return json.dumps({"title": title, "paragraphs": paragraphs}, indent=1)
         return "\n\n".join([title, *paragraphs])
 
-    def _base(self, key: Key, number: int) -> int:
-        """The round in which the content of round ``number`` first appeared."""
-        key = self._original(key)
-        still = number and random.Random(f"{self._seed}/{key}/{number}/still").random() < STILL
-        return self._base(key, number - 1) if still else number
+    def _rng(self, key: Key, edition: int, part: str) -> random.Random:
+        return random.Random(f"{self._seed}/{self.twin(key)}/{edition}/{part}")
 
-    def _read(self, key: Key, base: int) -> Read:
+    def _read(self, key: Key, edition: int) -> Read:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-            file.write(self.content(key, base))
+            file.write(self.content(key, edition))
             file.flush()
             media_type = "text/plain" if self.kind(key) == "text" else None
             spool = f"{file.name}.read"
@@ -79,10 +80,6 @@ class Documents:
             found = list(unspooled(read))
         chunks = tuple((one.start, one.end, one.text) for part in found for one in part.chunks)
         return Read("".join(part.text for part in found), chunks)
-
-    def _original(self, key: Key) -> Key:
-        at = self._index[key]
-        return _key(at - TWIN_OF) if at % TWIN_EVERY == TWIN_EVERY - 1 else key
 
 
 def _key(at: int) -> Key:
