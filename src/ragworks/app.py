@@ -16,7 +16,7 @@ from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
-from ragworks.errors import InvalidSettings, StorageFull
+from ragworks.errors import InvalidSettings, ModelMissing, StorageFull
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.hashing import HashingEmbedder
@@ -45,8 +45,9 @@ from ragworks.workers.reading import PooledReader, ReadLimits
 from ragworks.workers.webhooks import Webhooks
 
 BUNDLED = "bge-small-en-v1.5"
+ENGINES: Mapping[str, Callable[[int], Model]] = {"onnxruntime": OnnxEmbedder, "openvino": lambda n: _openvino(n)}
 MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
-    BUNDLED: lambda settings: OnnxEmbedder(settings.threads),
+    BUNDLED: lambda settings: ENGINES[settings.engine](settings.threads),
     "hashing": lambda settings: HashingEmbedder(),
 }
 
@@ -241,6 +242,15 @@ class App:
 def build(settings: Settings) -> App:
     """An App for ``settings``; nothing is opened or started yet. Raises InvalidSettings."""
     return App(settings)
+
+
+def _openvino(threads: int) -> Model:
+    try:
+        from ragworks.models.openvino_weights import OpenVinoEmbedder
+    except ModuleNotFoundError as error:
+        message = "embeddings_service.engine openvino needs a package; run `pip install 'ragworks[openvino]'`"
+        raise ModelMissing(message) from error
+    return OpenVinoEmbedder(threads)
 
 
 def _job_event(job: Job) -> Mapping[str, Any]:

@@ -87,6 +87,7 @@ class ProcessorSettings:
 class CacheSettings:
     max_size: int = setting(10_000, "vectors held in memory", low=0)
     ttl_seconds: float = setting(86_400.0, "seconds that a vector stays in memory", low=0)
+    max_bytes: int = setting(64 * 1024**2, "bytes that they may take", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,18 @@ class EmbeddingsSettings:
         of=("bge-small-en-v1.5", "hashing"),
     )
     model_folder: str = setting("", "folder of an ONNX embedding model, used instead of model_name")
+    engine: str = setting(
+        "onnxruntime",
+        "what runs the bundled model: onnxruntime, or openvino (extra; nearer to float arithmetic, other vectors)",
+        of=("onnxruntime", "openvino"),
+    )
     query_prefix: str = setting(
         "", "what the card of a folder's or endpoint's model asks before a question, such as 'query: '"
     )
     passage_prefix: str = setting("", "what it asks before a passage, such as 'passage: '")
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     batch_size: int = setting(100, "texts in one batch, or one request to an endpoint, at most", low=1)
-    batch_tokens: int = setting(1024, "tokens in one batch at most, padding included", low=64)
+    batch_tokens: int = setting(512, "tokens in one batch at most, padding included", low=64)
     threads: int = setting(0, "threads of the model; 0 means one per core", low=0, high=256)
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)

@@ -14,8 +14,9 @@ from ragworks.clock import SystemClock
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.onnx_folder import FolderEmbedder
-from ragworks.models.onnx_weights import QUESTION_PREFIX, OnnxEmbedder
+from ragworks.models.onnx_weights import HEAD, QUESTION_PREFIX, OnnxEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
+from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
@@ -46,6 +47,7 @@ def bundled_as_folder(place: Path) -> str:
 MAKERS = {
     "hashing": lambda place: HashingEmbedder(),
     "bundled": lambda place: OnnxEmbedder(threads=1),
+    "bundled, by OpenVINO": lambda place: OpenVinoEmbedder(threads=1),
     "folder": lambda place: FolderEmbedder(model_folder(place, files=FILES | PROMPTS), threads=1),
     "bundled as a folder": lambda place: FolderEmbedder(bundled_as_folder(place), threads=1),
 }
@@ -93,6 +95,13 @@ def test_lengths_grow_with_the_text_and_tell_those_over_the_limit(model):
     assert 2 <= short < 10
     assert 600 <= long < 610
     assert longest > model.max_tokens
+
+
+def test_a_megabyte_of_long_words_is_measured_and_cut_as_any_text_is(model):
+    """Only the head of a long text is tokenised if that is over the limit; long words may be fewer there."""
+    long_words = " ".join("x" * HEAD * 100 for _ in range(600))
+    assert model.lengths([long_words])[0] >= 600
+    assert model.lengths(["x" * 1_000_000])[0] < 10
 
 
 def test_a_text_over_the_limit_is_cut_to_it_and_still_has_a_unit_vector(model):
@@ -167,3 +176,15 @@ async def test_bad_texts_fail_alone_with_a_reason_and_long_ones_are_said_to_be_c
 async def test_every_provider_is_healthy_once_it_is_up(service):
     assert (await service.check_health()).status == "healthy"
     assert service.stats()["queue_size"] == 0
+
+
+def test_an_engine_that_quantises_by_row_gives_a_text_nearly_the_same_vector_in_any_batch():
+    model = OpenVinoEmbedder(threads=1)
+    together = model.embed(TEXTS, "passage")
+    alone = np.vstack([model.embed([text], "passage") for text in TEXTS])
+    assert (np.einsum("ij,ij->i", together, alone) > 0.999).all()
+
+
+def test_engines_agree_on_the_same_weights():
+    rows = [make(threads=1).embed(TEXTS, "passage") for make in (OnnxEmbedder, OpenVinoEmbedder)]
+    assert (np.einsum("ij,ij->i", *rows) > SAME).all()

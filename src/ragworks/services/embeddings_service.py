@@ -53,7 +53,8 @@ class EmbeddingsService:
         self._settings, self._model_factory, self._stored = settings, model_factory, stored
         self._clock, self._on_embedded = clock, on_embedded
         config = settings.cache_config
-        self._cache = VectorCache(config.max_size if settings.cache_enabled else 0, config.ttl_seconds, clock.monotonic)
+        size = config.max_size if settings.cache_enabled else 0
+        self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
         self._in_flight: InFlight[Embedded] = InFlight()
         self._model: Model | RemoteModel | None = None
         self._batcher: Batcher | Sender | None = None
@@ -213,7 +214,8 @@ class EmbeddingsService:
         if self._stored is None:
             return {}
         held = await self._stored.stored_vectors(keys)
-        usable = {key: Embedded(_float32(vector)) for key, vector in held.items() if vector.shape == (self.dimension,)}
+        read = {key: _vector(row, self.dimension) for key, row in held.items()}
+        usable = {key: Embedded(vector) for key, vector in read.items() if vector is not None}
         self._counts["stored_hits"] += len(usable)
         return usable
 
@@ -252,7 +254,10 @@ def _sending(settings: EmbeddingsSettings) -> SendSettings:
 
 
 def _prove(model: Model) -> None:
-    vector = checked(model.embed(["ragworks"], "question"), 1, model.dimension)[0]
+    try:
+        vector = checked(model.embed(["ragworks"], "question"), 1, model.dimension)[0]
+    except ValueError as error:
+        vector = error
     if isinstance(vector, Exception):
         raise CannotStart(f"embedding model {model.name} does not work: {vector}") from vector
 
@@ -272,5 +277,9 @@ def _cache_stats(texts: int, misses: int) -> dict[str, float]:
     return {"cache_hits": hits, "cache_misses": misses, "cache_hit_rate": hits / texts if texts else 0.0}
 
 
-def _float32(vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    return vector.astype(np.float32, copy=False)
+def _vector(stored: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32] | None:
+    """A stored vector, unless it is no embedding of this model: then the model makes a new one."""
+    if stored.shape != (dimension,):
+        return None
+    found = checked(stored[np.newaxis], 1, dimension)[0]
+    return None if isinstance(found, Exception) else found
