@@ -12,9 +12,10 @@ from embedding_server import embedding_server
 from folders import FILES, model_folder
 from ragworks.clock import SystemClock
 from ragworks.models.carried import BGE_SMALL_EN, locate
+from ragworks.models.encoding import HEAD
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.onnx_folder import FolderEmbedder
-from ragworks.models.onnx_weights import HEAD, QUESTION_PREFIX, OnnxEmbedder
+from ragworks.models.onnx_weights import QUESTION_PREFIX, OnnxEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from ragworks.errors import ModelMissing
+from ragworks.models.encoding import encode, untruncated
 from ragworks.models.folder import FolderFiles, Pooling, look
-from ragworks.models.onnx_weights import available_cores
+from ragworks.models.onnx_weights import available_cores, session_options
 from ragworks.types import TextKind, Vectors
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 """Preferred in this order; a ``pooler_output`` beside them was trained for something else."""
-HEAD = 16
-"""Characters for each token of the limit that are tokenised first; only a text of long words has fewer tokens there."""
 PROBE = ("ragworks", "two texts of unequal length")
 
 
@@ -49,7 +48,7 @@ class FolderEmbedder:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """As passages, prefix included: what it pushes over the limit is cut off as well."""
-        return [_untruncated(one) for one in self._encode([self._prefixes["passage"] + text for text in texts])]
+        return [untruncated(one) for one in self._encode([self._prefixes["passage"] + text for text in texts])]
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         if not texts:
@@ -59,13 +58,7 @@ class FolderEmbedder:
         return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Of a text far over the limit only its head, if that is over the limit already: a megabyte takes 0.5 s."""
-        head = HEAD * self.max_tokens
-        found: list[Encoding] = self._tokenizer.encode_batch_fast([_head(text, head) for text in texts])
-        for place, text in enumerate(texts):
-            if len(text) > head and _untruncated(found[place]) <= self.max_tokens:
-                found[place] = self._tokenizer.encode_batch_fast([text])[0]
-        return found
+        return encode(self._tokenizer, texts, self.max_tokens)
 
     def _vectors(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
         padded = _padded(rows, self._pad_id)
@@ -121,10 +114,7 @@ def pooled(tokens: NDArray[np.float32], mask: NDArray[np.integer[Any]], pooling:
 
 
 def _opened(files: FolderFiles, threads: int) -> tuple[Tokenizer, Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads or available_cores(), 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options = session_options(threads or available_cores())
     try:
         tokenizer = Tokenizer.from_file(str(files.tokenizer))
         session = onnxruntime.InferenceSession(str(files.weights), options, providers=["CPUExecutionProvider"])
@@ -164,14 +154,3 @@ def _padded(rows: Sequence[Encoding], pad_id: int) -> dict[str, NDArray[np.int64
 
 def _place(name: str) -> int:
     return OUTPUTS.index(name) if name in OUTPUTS else len(OUTPUTS)
-
-
-def _head(text: str, limit: int) -> str:
-    """The text, or its first ``limit`` characters without the word that the cut would split."""
-    return text if len(text) <= limit else text[:limit].rpartition(" ")[0]
-
-
-def _untruncated(encoded: Encoding) -> int:
-    """Tokens including what truncation cut off; each cut piece repeats the signs around the text."""
-    special = sum(encoded.special_tokens_mask)
-    return len(encoded.ids) + sum(len(piece.ids) - special for piece in encoded.overflowing)

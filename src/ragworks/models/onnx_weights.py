@@ -15,14 +15,12 @@ from tokenizers import Encoding, Tokenizer
 
 from ragworks.errors import ModelMissing
 from ragworks.models.carried import BGE_SMALL_EN, RERANKER_EN, CarriedModel, locate
+from ragworks.models.encoding import encode, untruncated
 from ragworks.types import TextKind, Vectors
 
 QUESTION_PREFIX = "Represent this sentence for searching relevant passages: "
 POOLING_VERSION = "cls-l2-qprefix-512.1"
 """Part of the fingerprint: change it whenever pooling, prefix or truncation changes a vector."""
-
-HEAD = 16
-"""Characters for each token of the limit that are tokenised first; only a text of long words has fewer tokens there."""
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -34,7 +32,7 @@ token's output of each row."""
 
 def onnx_engine(weights: Path, threads: int) -> Callable[[Feed], NDArray[np.float32]]:
     """The Engine that needs nothing more installed, and the reference for every other."""
-    session = onnxruntime.InferenceSession(str(weights), _options(threads), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(weights), session_options(threads), providers=["CPUExecutionProvider"])
 
     def run(feed: Feed) -> NDArray[np.float32]:
         output: NDArray[np.float32] = session.run(None, feed)[0][:, 0]
@@ -64,7 +62,7 @@ class OnnxEmbedder:
         self._network.load()
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        return [_untruncated(one) for one in self._network.encode_long(texts)]
+        return [untruncated(one) for one in self._network.encode_long(texts)]
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         prefix = QUESTION_PREFIX if kind == "question" else ""
@@ -126,15 +124,7 @@ class _Network:
         return self.load()[0].encode_batch_fast(list(inputs)) if inputs else []
 
     def encode_long(self, texts: Sequence[str]) -> list[Encoding]:
-        """As ``encode``, but of a text far over the limit only its head is read if that is over the limit already.
-
-        A megabyte takes 0.5 s to tokenise, in which no question can be answered, to use its first 512 tokens.
-        """
-        found = self.encode([_head(text, HEAD * self._max_tokens) for text in texts])
-        for place, text in enumerate(texts):
-            if len(text) > HEAD * self._max_tokens and _untruncated(found[place]) <= self._max_tokens:
-                found[place] = self.encode([text])[0]
-        return found
+        return encode(self.load()[0], texts, self._max_tokens)
 
     def run(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
         """The first token's output for rows padded to the longest."""
@@ -154,17 +144,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _untruncated(encoded: Encoding) -> int:
-    """Tokens including what truncation cut off; each cut piece repeats the two special tokens."""
-    return len(encoded.ids) + sum(len(piece.ids) - 2 for piece in encoded.overflowing)
-
-
-def _head(text: str, limit: int) -> str:
-    """The text, or its first ``limit`` characters without the word that the cut would split."""
-    return text if len(text) <= limit else text[:limit].rpartition(" ")[0]
-
-
-def _options(threads: int) -> Any:
+def session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
