@@ -19,6 +19,7 @@ from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.errors import InvalidSettings, ModelMissing, StorageFull
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
+from ragworks.models.folder import passage_tokens
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_folder import FolderEmbedder
@@ -71,6 +72,7 @@ class _Parts:
         self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
         self.scorer = LexicalScorer() if weightless else OnnxScorer(embeddings.threads)
+        self.chunk_tokens = partial(passage_tokens, embeddings.model_folder) if embeddings.model_folder else int
         self.tokenizer_path = (lambda: None) if weightless else partial(_tokenizer, embeddings)
 
     def reader(self, settings: ProcessorSettings) -> PooledReader:
@@ -78,7 +80,7 @@ class _Parts:
             self.pool,
             self.blobs.path,
             tokenizer_path=self.tokenizer_path,
-            chunk_tokens=settings.chunk_tokens,
+            chunk_tokens=self.chunk_tokens(settings.chunk_tokens),
             limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
             spool_folder=self.folder.uploads,
         )

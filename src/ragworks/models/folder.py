@@ -16,6 +16,10 @@ Pooling = Literal["cls", "mean", "max", "last"]
 WEIGHTS = ("model.onnx", "onnx/model.onnx")
 OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf", "*.h5")
 DEFAULT_MAX_TOKENS = 512
+SIGNS = 16
+"""Room for the signs around a text, and for a prompt such as "passage: "."""
+MIN_TOKENS = 32
+"""Shorter passages say nothing."""
 UNLIMITED = 1_000_000
 """Tokenizers without a limit say 10^30."""
 
@@ -79,6 +83,14 @@ def look(folder: str) -> FolderFiles:
         passage_prompt=_prompt(prompts, _PASSAGE_PROMPTS),
         digest=_digest([*_parts(weights), tokenizer], f"{pooling} {max_tokens}"),
     )
+
+
+def passage_tokens(folder: str, wanted: int) -> int:
+    """The tokens that a chunk may have, so that the folder's model reads it to its end; at most ``wanted``."""
+    try:
+        return min(wanted, max(MIN_TOKENS, _max_tokens(Path(folder)) - SIGNS))
+    except ModelMissing:  # says so itself when it is loaded
+        return wanted
 
 
 def _weights(place: Path) -> Path:

@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from folders import DIMENSION, FILES, ids, model_folder, table
 from ragworks.errors import ModelMissing
+from ragworks.models.folder import passage_tokens
 from ragworks.models.onnx_folder import FolderEmbedder, pooled
 
 TEXT = "the lease is renewed"
@@ -100,6 +101,19 @@ def test_texts_are_cut_where_the_strictest_file_says(tmp_path, files, limit):
 def test_a_text_of_words_so_long_that_few_fit_its_head_is_measured_whole(tmp_path):
     model = FolderEmbedder(model_folder(tmp_path, files={"config.json": {"max_position_embeddings": 10}}), threads=1)
     assert model.lengths([" ".join(["y" * 200] * 12), "y" * 10_000]) == [14, 3]
+
+
+@pytest.mark.parametrize(("limit", "wanted", "given"), [(512, 384, 384), (256, 384, 240), (128, 64, 64)])
+def test_passages_are_cut_so_that_the_model_reads_them_to_their_end(tmp_path, limit, wanted, given):
+    folder = model_folder(tmp_path, files={"config.json": {"max_position_embeddings": limit}} | PROMPTS)
+    assert passage_tokens(folder, wanted) == given
+    assert FolderEmbedder(folder, threads=1).lengths(["word " * given])[0] <= limit
+
+
+def test_a_folder_that_says_nothing_usable_leaves_the_size_of_passages_alone(tmp_path):
+    write(tmp_path, "config.json")
+    (tmp_path / "config.json").write_text("{")
+    assert passage_tokens(str(tmp_path), 384) == 384
 
 
 def test_what_a_prefix_pushes_over_the_limit_counts_as_too_long(tmp_path):
