@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
-from ragworks.errors import InvalidSettings, StorageFull
+from ragworks.errors import InvalidSettings, ModelMissing, StorageFull
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
+from ragworks.models.folder import passage_tokens
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
+from ragworks.models.onnx_folder import FolderEmbedder
 from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer, available_cores
-from ragworks.protocols import Model
+from ragworks.models.openai_api import OpenAIEmbedder
+from ragworks.protocols import Clock, Model, RemoteModel
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -40,8 +46,9 @@ from ragworks.workers.reading import PooledReader, ReadLimits
 from ragworks.workers.webhooks import Webhooks
 
 BUNDLED = "bge-small-en-v1.5"
+ENGINES: Mapping[str, Callable[[int], Model]] = {"onnxruntime": OnnxEmbedder, "openvino": lambda n: _openvino(n)}
 MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
-    BUNDLED: lambda settings: OnnxEmbedder(settings.threads),
+    BUNDLED: lambda settings: ENGINES[settings.engine](settings.threads),
     "hashing": lambda settings: HashingEmbedder(),
 }
 
@@ -50,7 +57,9 @@ class _Parts:
     """The adapters that the settings ask for; nothing is opened yet."""
 
     def __init__(self, settings: Settings) -> None:
-        bundled = settings.embeddings_service.model_name == BUNDLED
+        embeddings = settings.embeddings_service
+        _check(embeddings)
+        weightless = embeddings.model_name == "hashing"
         self.clock, self.rng = SystemClock(), Random()
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
@@ -62,15 +71,16 @@ class _Parts:
         self.blobs = FileBlobs(self.folder.blobs)
         self.indexes = IndexFolder(self.folder.index)
         self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
-        self.scorer = OnnxScorer(settings.embeddings_service.threads) if bundled else LexicalScorer()
-        self.tokenizer_path = (lambda: str(locate(BGE_SMALL_EN).tokenizer)) if bundled else (lambda: None)
+        self.scorer = LexicalScorer() if weightless else OnnxScorer(embeddings.threads)
+        self.chunk_tokens = partial(passage_tokens, embeddings.model_folder) if embeddings.model_folder else int
+        self.tokenizer_path = (lambda: None) if weightless else partial(_tokenizer, embeddings)
 
     def reader(self, settings: ProcessorSettings) -> PooledReader:
         return PooledReader(
             self.pool,
             self.blobs.path,
             tokenizer_path=self.tokenizer_path,
-            chunk_tokens=settings.chunk_tokens,
+            chunk_tokens=self.chunk_tokens(settings.chunk_tokens),
             limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
             spool_folder=self.folder.uploads,
         )
@@ -103,7 +113,7 @@ class App:
         self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
-            lambda: _model(settings.embeddings_service),
+            lambda: _model(settings.embeddings_service, parts.clock, parts.rng),
             self.vector_store,
             parts.clock,
             self._embedded,
@@ -236,16 +246,63 @@ def build(settings: Settings) -> App:
     return App(settings)
 
 
+def _openvino(threads: int) -> Model:
+    try:
+        from ragworks.models.openvino_weights import OpenVinoEmbedder
+    except ModuleNotFoundError as error:
+        message = "embeddings_service.engine openvino needs a package; run `pip install 'ragworks[openvino]'`"
+        raise ModelMissing(message) from error
+    return OpenVinoEmbedder(threads)
+
+
 def _job_event(job: Job) -> Mapping[str, Any]:
     from ragworks.api.schemas import job_event  # late: opening a folder from Python needs no HTTP
 
     return job_event(job)
 
 
-def _model(settings: EmbeddingsSettings) -> Model:
-    make = MODELS.get(settings.model_name)
-    if make is None:
+def _check(settings: EmbeddingsSettings) -> None:
+    """Refuse what contradicts itself, before anything is opened."""
+    if settings.model_folder and settings.endpoint.model:
         raise InvalidSettings(
-            f"embeddings_service.model_name must be one of {', '.join(MODELS)}, found {settings.model_name!r}"
+            "embeddings_service.model_folder and embeddings_service.endpoint.model name two models; keep one of them"
         )
-    return make(settings)
+    if (settings.query_prefix or settings.passage_prefix) and not (settings.model_folder or settings.endpoint.model):
+        raise InvalidSettings(
+            "embeddings_service.query_prefix and passage_prefix are for a model_folder or an endpoint; "
+            f"{settings.model_name} brings its own"
+        )
+    if settings.endpoint.model:
+        _check_urls(settings.endpoint.urls)
+
+
+def _check_urls(urls: Sequence[str]) -> None:
+    if not urls:
+        raise InvalidSettings("embeddings_service.endpoint.urls must name at least one base URL, found none")
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            # Not the URL itself: it may hold a password.
+            raise InvalidSettings(
+                "embeddings_service.endpoint.urls must be like http://127.0.0.1:8080/v1, without a name, a password or "
+                f"a query (a key goes into api_key); found scheme {parts.scheme!r}, host {parts.hostname!r}"
+            )
+
+
+def _model(settings: EmbeddingsSettings, clock: Clock, rng: Random) -> Model | RemoteModel:
+    prefixes: dict[TextKind, str] = {"question": settings.query_prefix, "passage": settings.passage_prefix}
+    if settings.endpoint.model:
+        return OpenAIEmbedder(settings.endpoint, prefixes, clock, rng)
+    if settings.model_folder:
+        return FolderEmbedder(settings.model_folder, prefixes, settings.threads)
+    return MODELS[settings.model_name](settings)
+
+
+def _tokenizer(settings: EmbeddingsSettings) -> str:
+    """The tokenizer that sizes chunks; an endpoint's is not known, and the bundled one stands for it."""
+    if settings.model_folder:
+        return str(Path(settings.model_folder, "tokenizer.json"))
+    return str(locate(BGE_SMALL_EN).tokenizer)

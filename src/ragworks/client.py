@@ -179,6 +179,12 @@ class Client:
     async def doctor(self) -> Json:
         return await self._json("GET", "/v1/doctor")
 
+    async def cache(self) -> Json:
+        return await self._json("GET", "/v1/cache")
+
+    async def clear_cache(self) -> Json:
+        return await self._json("DELETE", "/v1/cache")
+
     async def _submit(
         self, collection: str, key: str, headers: Mapping[str, str] | None = None, **content: Any
     ) -> Json:

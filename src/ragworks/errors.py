@@ -16,7 +16,8 @@ RagworksError
 ├── Refused                      nothing was accepted
 │   ├── QueueFull                try again after retry_after_s
 │   ├── SubmissionTooLarge       could never fit
-│   └── NotReady                 a service is still starting, or down
+│   ├── NotReady                 a service is still starting, or down
+│   └── EndpointUnavailable      no endpoint of a remote model can be asked now
 ├── StorageFull                  disk full or read-only; nothing was changed
 ├── CannotStart                  this process cannot serve
 │   ├── DataFolderLocked
@@ -103,7 +104,7 @@ class ModelMismatch(Conflict):
     def __init__(self, collection: str, has: str, configured: str) -> None:
         super().__init__(
             f"collection {collection!r} holds vectors of model {has}, but the server runs {configured}: vectors of two "
-            "models cannot be compared; set embeddings_service.model_name back, or ingest into a new collection"
+            "models cannot be compared; set the model of embeddings_service back, or ingest into a new collection"
         )
 
 
@@ -141,6 +142,22 @@ class NotReady(Refused):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class EndpointUnavailable(Refused):
+    """No endpoint answered; there is no use in asking before ``retry_after_s`` are over.
+
+    ``asked``: an endpoint named that time itself, or all are left out, so that nothing was sent. ``suspect``: each that
+    was asked failed inside (500), which may be the doing of one of the texts.
+    """
+
+    code = "endpoint_unavailable"
+    transient = True
+
+    def __init__(self, message: str, retry_after_s: float, *, asked: bool = False, suspect: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.asked, self.suspect = asked, suspect
 
 
 class StorageFull(RagworksError):
@@ -220,9 +237,11 @@ class WorkerCrashed(DocumentError):
 class EmbeddingFailed(DocumentError):
     code = "embedding_failed"
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.transient = transient
+        if transient:
+            self.retry_after_s = retry_after_s
 
 
 class VersionIncomplete(DocumentError):

@@ -7,7 +7,7 @@ document -> parse -> clean -> enrich -> chunk -> embed -> store
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -46,11 +46,19 @@ async def ingest(
         on_stage(Stage.EMBEDDING)
         version = await store.begin(task, document, embedder.fingerprint, embedder.dimension)
         async with _discarded_unless_published(version, store):
-            for part in document.parts:
-                await _embed_and_stage(version, document, part, embedder, store)
+            cut = [await _embed_and_stage(version, document, part, embedder, store) for part in document.parts]
             on_stage(Stage.STORING)
             await store.publish(task, version)
-    return Ingested(unchanged=False, warnings=document.warnings)
+    return Ingested(unchanged=False, warnings=(*document.warnings, *_said_of(sum(cut))))
+
+
+def _said_of(cut: int) -> Sequence[str]:
+    if not cut:
+        return ()
+    return (
+        f"passages longer than the embedding model reads: {cut}; their ends are found by words only; lower "
+        "document_processor.chunk_tokens",
+    )
 
 
 def _holds(current: Document, task: Task) -> bool:
@@ -69,7 +77,8 @@ async def _discarded_unless_published(version: int, store: DocumentStore) -> Asy
 
 async def _embed_and_stage(
     version: int, document: ReadDocument, part: Part, embedder: Embedder, store: DocumentStore
-) -> None:
+) -> int:
+    """How many passages the model read only the beginning of."""
     texts = [embed_text(chunk, document.embedded_title) for chunk in part.chunks]
     result = await embedder.embed_texts(texts)
     if result.failed:
@@ -81,3 +90,4 @@ async def _embed_and_stage(
     vectors = [vector for vector in result.embeddings if vector is not None]
     words = [f"{document.title}\n{chunk.prefix}" for chunk in part.chunks]
     await store.stage(version, part, words, [embedder.embedding_key(text) for text in texts], vectors)
+    return len(result.truncated)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Service(Protocol):
 
 
 class Model(Protocol):
-    """An embedding model. Called from one thread at a time, never from the event loop.
+    """An embedding model. Called from one thread at a time, never from the event loop; ``lengths`` from any thread.
 
     ``fingerprint`` changes whenever the same text could get another vector.
     """
@@ -81,6 +81,42 @@ class Model(Protocol):
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         """One unit-length row per text, in order. Adds the prefix that the model's card asks for ``kind``."""
+        ...
+
+
+@runtime_checkable
+class RemoteModel(Protocol):
+    """An embedding model behind a network: awaited on the event loop, by several callers at once.
+
+    ``name`` and ``max_bytes`` (of one text, in UTF-8) are there from the start, ``dimension`` and ``fingerprint`` once
+    ``open`` has returned. Cancelling ``embed`` gives its request up.
+    """
+
+    name: str
+    max_bytes: int
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    async def open(self) -> None:
+        """Connect, and learn what is not known yet. Raises EndpointUnavailable, CannotStart."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as far as they can be told from here."""
+        ...
+
+    async def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
+        """One row per text, in order, from one request; of unit length unless the endpoint's numbers are unusable.
+
+        Raises EndpointUnavailable when no endpoint answers (nothing is known about the texts), and EmbeddingFailed
+        when one refuses the texts for what they are.
+        """
         ...
 
 

@@ -24,11 +24,20 @@ SERVICES = (
 )
 
 
+OPENAI_URL = "https://api.openai.com/v1"
+
+
 def setting(
-    default: Any, doc: str, *, low: float | None = None, high: float | None = None, of: tuple[str, ...] = ()
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    of: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
     """A field with its documentation and its allowed range, both of which ``config show`` and errors print."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "of": of})
+    return field(default=default, repr=not secret, metadata={"doc": doc, "low": low, "high": high, "of": of})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,28 @@ class ProcessorSettings:
 class CacheSettings:
     max_size: int = setting(10_000, "vectors held in memory", low=0)
     ttl_seconds: float = setting(86_400.0, "seconds that a vector stays in memory", low=0)
+    max_bytes: int = setting(64 * 1024**2, "bytes that they may take", low=0)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    model: str = setting("", "embedding model of an OpenAI-compatible endpoint, used instead of model_name")
+    urls: tuple[str, ...] = setting(
+        (OPENAI_URL,), "base URLs that serve this model, balanced and failed over; OPENAI_BASE_URL if not set"
+    )
+    api_key: str = setting("", "key sent as a bearer token; OPENAI_API_KEY if not set", secret=True)
+    dimension: int = setting(
+        0, "numbers of a vector; 0 learns it from the endpoint, which then must be up at start", low=0, high=65536
+    )
+    concurrency: int = setting(4, "requests in flight for passages, and as many for questions", low=1, high=1000)
+    timeout_s: float = setting(30.0, "seconds that one request may take", low=0.05)
+    patience_s: float = setting(
+        120.0, "seconds that a passage waits through failures before it fails (a question: 5)", low=0
+    )
+    max_request_bytes: int = setting(512 * 1024, "bytes of text in one request at most", low=1)
+    max_text_bytes: int = setting(
+        24 * 1024, "bytes of one text that are sent; what is longer is cut and said so", low=64
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +118,29 @@ class EmbeddingsSettings:
         "embedding model: bge-small-en-v1.5 (bundled), or hashing (no weights, tests)",
         of=("bge-small-en-v1.5", "hashing"),
     )
-    batch_size: int = setting(100, "texts in one batch at most", low=1)
-    batch_tokens: int = setting(1024, "tokens in one batch at most, padding included", low=64)
+    model_folder: str = setting("", "folder of an ONNX embedding model, used instead of model_name")
+    engine: str = setting(
+        "onnxruntime",
+        "what runs the bundled model: onnxruntime, or openvino (extra; nearer to float arithmetic, other vectors)",
+        of=("onnxruntime", "openvino"),
+    )
+    query_prefix: str = setting(
+        "", "what the card of a folder's or endpoint's model asks before a question, such as 'query: '"
+    )
+    passage_prefix: str = setting("", "what it asks before a passage, such as 'passage: '")
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    batch_size: int = setting(100, "texts in one batch, or one request to an endpoint, at most", low=1)
+    batch_tokens: int = setting(512, "tokens in one batch at most, padding included", low=64)
     threads: int = setting(0, "threads of the model; 0 means one per core", low=0, high=256)
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)
+
+    @property
+    def model(self) -> str:
+        """The name by which clients know the model in use."""
+        if self.endpoint.model:
+            return self.endpoint.model
+        return Path(self.model_folder).resolve().name if self.model_folder else self.model_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +181,13 @@ class Settings:
 def load(path: str | None = None, environ: Mapping[str, str] | None = None, **overrides: Mapping[str, Any]) -> Settings:
     """Settings from ``path`` (or ``./ragworks.toml`` if it is there), then the environment, then ``overrides``.
 
-    Raises InvalidSettings that names the key, what was found and what is allowed.
+    OPENAI_API_KEY and OPENAI_BASE_URL count as defaults. Raises InvalidSettings that names the key, what was found and
+    what is allowed.
     """
-    values: dict[str, Any] = _read_toml(path)
-    _merge(values, _from_environment(os.environ if environ is None else environ))
+    environ = os.environ if environ is None else environ
+    values = _from_openai(environ)
+    _merge(values, _read_toml(path))
+    _merge(values, _from_environment(environ))
     _merge(values, overrides)
     settings: Settings = _build(Settings, values, "")
     return settings
@@ -161,6 +213,12 @@ def _read_toml(path: str | None) -> dict[str, Any]:
         raise InvalidSettings(f"there is no configuration file {file}; give --config an existing TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{file} is not valid TOML: {error}") from error
+
+
+def _from_openai(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {"api_key": environ.get("OPENAI_API_KEY"), "urls": environ.get("OPENAI_BASE_URL")}
+    given = {key: value for key, value in found.items() if value}
+    return {"embeddings_service": {"endpoint": given}} if given else {}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -240,7 +298,9 @@ def _checked(key: str, value: Any, rule: Mapping[str, Any]) -> Any:
     if of:
         for one in value if isinstance(value, tuple) else (value,):
             if one not in of:
-                raise InvalidSettings(f"{key} must be one of {', '.join(of)}, found {one!r}")
+                near = difflib.get_close_matches(str(one), of, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InvalidSettings(f"{key} must be one of {', '.join(of)}, found {one!r}{hint}")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
         raise InvalidSettings(f"{key} must be {bounds}, found {value!r}")

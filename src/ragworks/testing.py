@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ragworks.errors import EmbeddingFailed
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.types import Draft, Hit, Quote, TextKind, Turn, Vectors
 
@@ -100,6 +101,47 @@ class ScriptedModel(HashingEmbedder):
         if self.bad & set(texts):
             raise ValueError(f"cannot read {sorted(self.bad & set(texts))[0]!r}")
         vectors: Vectors = self.rewrite(texts, super().embed(texts, kind))
+        return vectors
+
+
+class ScriptedEndpoint(HashingEmbedder):
+    """A RemoteModel that records its requests and answers each from ``script`` first: an error to raise, or None.
+
+    ``bad`` texts are refused, together with all that share their request. While ``gate`` is cleared, requests hang.
+    """
+
+    name = "endpoint"
+    fingerprint = "endpoint:1"
+    max_bytes = 1000
+
+    def __init__(self, *script: Exception | None, bad: Sequence[str] = ()) -> None:
+        self.script, self.bad = list(script), frozenset(bad)
+        self.requests: list[tuple[TextKind, tuple[str, ...]]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.rewrite: Callable[[Vectors], Any] = lambda vectors: vectors
+        self.opened = False
+        self.in_flight = self.most_in_flight = 0
+
+    async def open(self) -> None:
+        self.opened = True
+
+    async def close(self) -> None:
+        self.opened = False
+
+    async def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:  # type: ignore[override]
+        self.requests.append((kind, tuple(texts)))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.gate.wait()
+        finally:
+            self.in_flight -= 1
+        if self.script and (error := self.script.pop(0)) is not None:
+            raise error
+        if self.bad & set(texts):
+            raise EmbeddingFailed(f"refused {sorted(self.bad & set(texts))[0]!r}")
+        vectors: Vectors = self.rewrite(super().embed(texts, kind))
         return vectors
 
 

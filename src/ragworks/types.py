@@ -287,11 +287,12 @@ class ServiceHealth:
 
 @dataclass(frozen=True, slots=True)
 class FailedText:
-    """A text that could not be embedded, by its place in the call."""
+    """A text that could not be embedded, by its place in the call; a transient failure says when it may pass."""
 
     index: int
     reason: str
     transient: bool = False
+    retry_after_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +305,23 @@ class Embeddings:
     batch_size_used: int
     failed: tuple[FailedText, ...] = ()
     truncated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What the embedding cache holds in memory, and what its tiers saved since the start.
+
+    ``misses`` are texts that went to the model; ``hit_rate`` is the share of the others. ``model`` is a fingerprint.
+    """
+
+    model: str
+    entries: int
+    max_entries: int
+    bytes: int
+    memory_hits: int
+    stored_hits: int
+    misses: int
+    hit_rate: float
 
 
 @dataclass(frozen=True, slots=True)

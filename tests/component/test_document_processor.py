@@ -106,6 +106,14 @@ async def test_a_document_that_is_accepted_ends_up_searchable(tmp_path: Path) ->
         assert at.processor.stats()["documents_processed"] == 2
 
 
+async def test_a_passage_over_the_models_limit_is_indexed_with_a_warning(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        job = await at.ended(await at.submit(doc("long", "word " * 600 + "tail"), doc("short")))
+        said = {one.id: one.warnings for one in job.documents}
+    assert said["short"] == ()
+    assert [warning.split(";")[0] for warning in said["long"]] == ["passages longer than the embedding model reads: 1"]
+
+
 async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         await at.ended(await at.submit(doc("a")))

@@ -87,12 +87,18 @@ async def test_a_text_that_a_live_chunk_holds_costs_no_model_call():
     assert len(stored.asked) == 1
 
 
-async def test_a_stored_vector_of_another_dimension_is_not_used():
+@pytest.mark.parametrize(
+    "vector",
+    [np.eye(1, 7, dtype=np.float32)[0], np.zeros(256, np.float16), np.full(256, np.nan, np.float32), np.ones(256)],
+    ids=["dimension", "zero", "nan", "length"],
+)
+async def test_a_stored_vector_that_is_no_embedding_of_this_model_is_made_anew(vector):
     model, stored = ScriptedModel(), Stored()
     async with running(model, stored) as service:
-        stored.vectors[service.embedding_key("held")] = np.eye(1, 7, dtype=np.float32)[0]
+        stored.vectors[service.embedding_key("held")] = vector
         result = await service.embed_texts(["held"])
-    assert result.embeddings[0].shape == (256,)
+    assert model.texts == ["held"]
+    assert np.linalg.norm(result.embeddings[0]) == pytest.approx(1.0, abs=1e-3)
 
 
 async def test_questions_never_meet_the_vectors_of_passages():
@@ -152,6 +158,13 @@ async def test_truncated_texts_are_named_also_from_memory():
         texts = ["short", "word " * 600]
         assert (await service.embed_texts(texts)).truncated == (1,)
         assert (await service.embed_texts(texts)).truncated == (1,)
+
+
+async def test_a_megabyte_is_cut_and_said_so_beside_an_empty_text_that_fails():
+    async with running(ScriptedModel()) as service:
+        result = await service.embed_texts(["word " * 200_000, ""])
+    assert result.embeddings[0] is not None
+    assert (result.truncated, [item.index for item in result.failed]) == ((0,), [1])
 
 
 async def test_a_text_that_is_being_computed_is_not_computed_again():
@@ -227,11 +240,14 @@ async def test_initialize_passes_on_what_is_missing_and_may_be_called_again():
     await service.shutdown()
 
 
-async def test_a_model_whose_first_vector_is_unusable_does_not_start():
+@pytest.mark.parametrize(
+    ("fault", "reason"), [(lambda vectors: vectors * np.nan, "not finite"), (lambda vectors: vectors[:, :7], "shape")]
+)
+async def test_a_model_whose_first_vector_is_unusable_does_not_start(fault, reason):
     model = ScriptedModel()
-    model.rewrite = lambda texts, vectors: vectors * np.nan
+    model.rewrite = lambda texts, vectors: fault(vectors)
     service = EmbeddingsService(EmbeddingsSettings(), lambda: model, None, FakeClock())
-    with pytest.raises(CannotStart, match=r"scripted does not work: .* not finite"):
+    with pytest.raises(CannotStart, match=rf"scripted does not work: .* {reason}"):
         await service.initialize()
 
 
@@ -297,3 +313,25 @@ async def test_statistics_add_up_and_each_call_is_reported():
     assert (stats["texts"], stats["memory_hits"], stats["stored_hits"], stats["model_texts"]) == (4, 1, 1, 1)
     assert stats["failed_texts"] == 1
     assert stats["cache_hit_rate"] == pytest.approx(2 / 3)
+
+
+async def test_the_cache_says_what_it_holds_and_saved_and_forgets_when_told():
+    model, stored = ScriptedModel(), Stored()
+    async with running(model, stored, cache_config=CacheSettings(max_size=10)) as service:
+        stored.vectors[service.embedding_key("held")] = np.eye(1, 256, dtype=np.float32)[0]
+        await service.embed_texts(["held", "new"])
+        await service.embed_texts(["new"])
+        report = service.cache_report()
+        assert (report.entries, report.max_entries) == (2, 10)
+        assert report.bytes >= 2 * 4 * 256
+        assert (report.memory_hits, report.stored_hits, report.misses) == (1, 1, 1)
+        assert (report.hit_rate, report.model) == (pytest.approx(2 / 3), "scripted:1")
+        assert (service.clear_cache(), service.cache_report().entries) == (2, 0)
+        await service.embed_texts(["new"])
+    assert model.texts == ["new", "new"]
+
+
+async def test_tokens_are_counted_as_far_as_the_model_reads():
+    async with running(ScriptedModel()) as service:
+        assert await service.count_tokens(["one two", "word " * 600]) == 2 + 512
+        assert await service.count_tokens([]) == 0

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragworks.errors import CollectionNotFound, InvalidInput, ModelMismatch, NotReady
+from ragworks.errors import CollectionNotFound, EndpointUnavailable, InvalidInput, ModelMismatch, NotReady
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
+from ragworks.protocols import RemoteModel
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.retrieval_service import RetrievalService
 from ragworks.settings import EmbeddingsSettings, RetrievalSettings
+from ragworks.testing import ScriptedEndpoint
 from ragworks.types import Chunk, Part, ReadDocument, Turn
 from stores import Opened, claimed, opened
 
@@ -70,9 +72,11 @@ class SlowScorer:
 
 
 @asynccontextmanager
-async def library(path: Path, scorer: LexicalScorer | SlowScorer | None = None) -> AsyncIterator[Library]:
+async def library(
+    path: Path, scorer: LexicalScorer | SlowScorer | None = None, model: RemoteModel | None = None
+) -> AsyncIterator[Library]:
     async with opened(path) as at:
-        embedder = EmbeddingsService(EmbeddingsSettings(), HashingEmbedder, at.store, at.clock)
+        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model or HashingEmbedder(), at.store, at.clock)
         await embedder.initialize()
         made = Library(at, embedder, scorer or LexicalScorer())
         for document_id, texts in DOCUMENTS.items():
@@ -129,6 +133,22 @@ async def test_earlier_turns_help_a_question_that_does_not_stand_alone(tmp_path:
         history = [Turn("user", "Tell me about the boat"), Turn("assistant", "It floats.")]
         found = await at.service.search("default", "Of what is it made?", top_k=1, history=history)
         assert found.hits[0].document_id == "boat"
+
+
+async def test_a_question_that_no_endpoint_embeds_now_is_searched_by_words_and_one_that_it_refuses_is_an_error(
+    tmp_path: Path,
+) -> None:
+    endpoint = ScriptedEndpoint(bad=["refused"])
+    async with library(tmp_path, model=endpoint) as at:
+        endpoint.script = [EndpointUnavailable("it is down", 60.0)]
+        found = await at.service.search("default", "Of what is the keel made?")
+        assert found.degraded
+        assert found.hits[0].document_id == "boat"
+        endpoint.script = [EndpointUnavailable("it is down", 60.0)]
+        with pytest.raises(NotReady, match="dense search needs it"):
+            await at.service.search("default", "Of what is the keel made?", mode="dense")
+        with pytest.raises(InvalidInput, match="refused 'refused'"):
+            await at.service.search("default", "refused")
 
 
 async def test_without_the_embedder_words_answer_and_the_result_says_so(tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ("[generation_service]\nsupport_threshold = nan", r"support_threshold must be a number, found nan"),
         (
             '[embeddings_service]\nmodel_name = "gpt"',
-            r"model_name must be one of bge-small-en-v1\.5, hashing, found 'gpt'",
+            r"model_name must be one of bge-small-en-v1\.5, hashing, found 'gpt'$",
+        ),
+        (
+            '[embeddings_service]\nmodel_name = "bge-small-en"',
+            r"found 'bge-small-en'; did you mean bge-small-en-v1\.5\?",
         ),
         ('[server]\nservices = ["vector_store", "x"]', r"server\.services must be one of .*, found 'x'"),
         ("[server", r"is not valid TOML"),
@@ -84,6 +88,32 @@ def test_a_variable_that_sets_nothing_is_refused_not_ignored(
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=r"there is no configuration file .*none\.toml"):
         load(str(tmp_path / "none.toml"), {})
+
+
+def test_openais_variables_count_as_defaults_for_endpoints(tmp_path: Path) -> None:
+    environment = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
+    found = load(written(tmp_path, ""), environment).embeddings_service.endpoint
+    assert (found.api_key, found.urls) == ("sk-1", ("http://127.0.0.1:1/v1",))
+    file = written(tmp_path, '[embeddings_service.endpoint]\napi_key = "sk-2"\nurls = ["http://a/v1", "http://b/v1"]')
+    found = load(file, environment).embeddings_service.endpoint
+    assert (found.api_key, found.urls) == ("sk-2", ("http://a/v1", "http://b/v1"))
+    assert load(written(tmp_path, ""), {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}) == Settings()
+
+
+def test_a_key_is_in_no_representation_of_the_settings(tmp_path: Path) -> None:
+    assert "sk-1" not in repr(load(written(tmp_path, ""), {"OPENAI_API_KEY": "sk-1"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "bge-small-en-v1.5"),
+        ({"model_folder": "/models/e5-small/"}, "e5-small"),
+        ({"endpoint": {"model": "text-embedding-3-small"}}, "text-embedding-3-small"),
+    ],
+)
+def test_clients_know_the_model_by_its_own_name(tmp_path: Path, given: dict[str, object], name: str) -> None:
+    assert load(written(tmp_path, ""), {}, embeddings_service=given).embeddings_service.model == name
 
 
 def test_every_setting_says_what_it_means() -> None:

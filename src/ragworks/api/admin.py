@@ -71,6 +71,18 @@ async def doctor(request: Request) -> schemas.Checkup:
     return schemas.Checkup.model_validate(await app_of(request).vector_store.checkup())
 
 
+@router.get("/v1/cache", dependencies=[needs("embeddings_service")], responses=problems())
+async def cache(request: Request) -> schemas.Cache:
+    """What the embedding cache holds and saved since the start: ``misses`` are the texts that went to the model."""
+    return schemas.Cache.model_validate(app_of(request).embeddings_service.cache_report())
+
+
+@router.delete("/v1/cache", dependencies=[needs("embeddings_service")], responses=problems())
+async def clear_cache(request: Request) -> schemas.CacheCleared:
+    """Forget the vectors in memory. Those of stored passages are the passages' own and stay."""
+    return schemas.CacheCleared(cleared=app_of(request).embeddings_service.clear_cache())
+
+
 @router.get(
     "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 )

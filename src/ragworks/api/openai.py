@@ -17,7 +17,7 @@ from ragworks.api.answer_routes import whole
 from ragworks.api.bodies import accepts, body
 from ragworks.api.context import MAX_PAGE, app_of, needs, request_id_of
 from ragworks.api.streaming import EventStream, closed, primed, unnamed, with_errors
-from ragworks.errors import EmbeddingFailed, InvalidInput, NotFound
+from ragworks.errors import CollectionNotFound, EmbeddingFailed, InvalidInput, NotFound
 from ragworks.types import Answer, Embeddings, Turn
 
 router = APIRouter(tags=["OpenAI"])
@@ -40,6 +40,7 @@ class OpenAIRequest(BaseModel):
 class EmbeddingsRequest(OpenAIRequest):
     input: str | list[Any]
     encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
     input_type: Literal["passage", "question"] = "passage"
 
 
@@ -82,7 +83,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (EmbeddingsRequest, ChatRequest)
 async def list_models(request: Request) -> dict[str, Any]:
     """The embedding model first, then the collections."""
     app = app_of(request)
-    names = [app.settings.embeddings_service.model_name]
+    names = [app.settings.embeddings_service.model]
     after: str | None = None
     while True:
         page = await app.vector_store.collections(MAX_PAGE, after)
@@ -92,21 +93,40 @@ async def list_models(request: Request) -> dict[str, Any]:
         after = page.last_id
 
 
+@router.get("/v1/models/{model:path}", dependencies=[needs("vector_store")])
+async def get_model(request: Request, model: str) -> dict[str, Any]:
+    """The embedding model, or a collection, by its name."""
+    app = app_of(request)
+    if model != app.settings.embeddings_service.model:
+        try:
+            await app.vector_store.collection(model)
+        except CollectionNotFound as error:
+            raise ModelNotFound(f"there is no model {model!r}; GET /v1/models lists those there are") from error
+    return _model(model)
+
+
 @router.post("/v1/embeddings", dependencies=[needs("embeddings_service")], openapi_extra=accepts(EmbeddingsRequest))
 async def embed(
     request: Request, wanted: Annotated[EmbeddingsRequest, Depends(body(EmbeddingsRequest))]
 ) -> dict[str, Any]:
-    """Embed texts; ``input_type: question`` embeds them as questions."""
+    """Embed texts; ``input_type: question`` embeds them as questions. ``truncated`` names texts that were cut."""
     app = app_of(request)
-    known = app.settings.embeddings_service.model_name
+    known, embedder = app.settings.embeddings_service.model, app.embeddings_service
     if wanted.model != known:
         raise ModelNotFound(f"there is no embedding model {wanted.model!r}; this server runs {known!r}")
-    made = await app.embeddings_service.embed_texts(_texts(wanted.input), kind=wanted.input_type)
+    if wanted.dimensions not in (None, embedder.dimension):
+        size = embedder.dimension
+        raise InvalidInput(f"dimensions: expected {size}, which {known} answers, or none, found {wanted.dimensions}")
+    texts = _texts(wanted.input)
+    made = await embedder.embed_texts(texts, kind=wanted.input_type)
     rows = [
         {"object": "embedding", "index": index, "embedding": _vector(row, wanted.encoding_format)}
         for index, row in enumerate(_rows(made))
     ]
-    return {"object": "list", "data": rows, "model": known, "usage": {"prompt_tokens": 0, "total_tokens": 0}}
+    tokens = await embedder.count_tokens(texts)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    cut = {"truncated": list(made.truncated)} if made.truncated else {}
+    return {"object": "list", "data": rows, "model": known, "usage": usage, **cut}
 
 
 @router.post(
@@ -153,7 +173,8 @@ def _rows(made: Embeddings) -> Sequence[Any]:
     if made.failed:
         first = made.failed[0]
         message = f"input[{first.index}] could not be embedded: {first.reason}"
-        raise EmbeddingFailed(message, transient=any(failure.transient for failure in made.failed))
+        waits = [failure.retry_after_s for failure in made.failed if failure.transient]
+        raise EmbeddingFailed(message, transient=bool(waits), retry_after_s=max(waits, default=1.0))
     return made.embeddings
 
 

@@ -57,6 +57,11 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.NotReady: Row(
         503, "Not ready", "Try again after Retry-After seconds; GET /readyz?verbose says what is missing."
     ),
+    errors.EndpointUnavailable: Row(
+        503,
+        "Endpoint unavailable",
+        "Read the reason: is the endpoint up, its address and key right? It is asked again.",
+    ),
     errors.StorageFull: Row(
         507, "Storage full or read-only", "Free space on the data folder's disk; nothing was changed."
     ),
@@ -154,7 +159,7 @@ def describe(error: BaseException, request_id: str = "") -> Problem:
 def respond(error: BaseException, path: str, request_id: str = "") -> Response:
     """The response to ``error``: OpenAI's error object on OpenAI's routes, problem+json on all others."""
     problem = describe(error, request_id)
-    if path in OPENAI_PATHS:
+    if path in OPENAI_PATHS or path.startswith("/v1/models/"):
         return JSONResponse(problem.openai(), problem.status, problem.headers)
     return JSONResponse(problem.body, problem.status, problem.headers, media_type=PROBLEM_JSON)
 

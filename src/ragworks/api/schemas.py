@@ -294,6 +294,21 @@ class Checkup(Wire):
     problems: list[str]
 
 
+class Cache(Wire):
+    model: str
+    entries: int
+    max_entries: int
+    bytes: int
+    memory_hits: int
+    stored_hits: int
+    misses: int
+    hit_rate: float
+
+
+class CacheCleared(Wire):
+    cleared: int
+
+
 class FieldError(Wire):
     field: str
     expected: str

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ragworks.cli import asking, benching, checking, collections, configuring, evaluating, ingesting, jobs, serving
+from ragworks.cli import (
+    asking,
+    benching,
+    caching,
+    checking,
+    collections,
+    configuring,
+    evaluating,
+    ingesting,
+    jobs,
+    serving,
+)
 
 application = typer.Typer(
     no_args_is_help=True,
@@ -42,4 +53,5 @@ application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")
 application.command(name="eval")(evaluating.evaluate)
 application.add_typer(benching.commands, name="bench")
+application.add_typer(caching.commands, name="cache")
 application.add_typer(configuring.commands, name="config")

@@ -1,10 +1,11 @@
-"""The bundled embedder and cross-encoder, run by ONNX Runtime on the CPU."""
+"""The bundled embedder and cross-encoder, run on the CPU, by ONNX Runtime unless told otherwise."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ragworks.errors import ModelMissing
 from ragworks.models.carried import BGE_SMALL_EN, RERANKER_EN, CarriedModel, locate
+from ragworks.models.encoding import encode, untruncated
 from ragworks.types import TextKind, Vectors
 
 QUESTION_PREFIX = "Represent this sentence for searching relevant passages: "
@@ -21,6 +23,22 @@ POOLING_VERSION = "cls-l2-qprefix-512.1"
 """Part of the fingerprint: change it whenever pooling, prefix or truncation changes a vector."""
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+Feed = Mapping[str, NDArray[np.int64]]
+Engine = Callable[[Path, int], Callable[[Feed], NDArray[np.float32]]]
+"""Opens weights for so many threads: a function from padded ids, mask and types, each (rows, width), to the first
+token's output of each row."""
+
+
+def onnx_engine(weights: Path, threads: int) -> Callable[[Feed], NDArray[np.float32]]:
+    """The Engine that needs nothing more installed, and the reference for every other."""
+    session = onnxruntime.InferenceSession(str(weights), session_options(threads), providers=["CPUExecutionProvider"])
+
+    def run(feed: Feed) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = session.run(None, feed)[0][:, 0]
+        return output
+
+    return run
 
 
 class OnnxEmbedder:
@@ -35,8 +53,8 @@ class OnnxEmbedder:
     dimension = 384
     max_tokens = 512
 
-    def __init__(self, threads: int = 0, batch_tokens: int = 1024) -> None:
-        self._network = _Network(BGE_SMALL_EN, self.max_tokens, threads)
+    def __init__(self, threads: int = 0, batch_tokens: int = 512, engine: Engine = onnx_engine) -> None:
+        self._network = _Network(BGE_SMALL_EN, self.max_tokens, threads, engine)
         self._batch_tokens = batch_tokens
 
     def load(self) -> None:
@@ -44,14 +62,14 @@ class OnnxEmbedder:
         self._network.load()
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        return [_untruncated(one) for one in self._network.encode(texts)]
+        return [untruncated(one) for one in self._network.encode_long(texts)]
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         prefix = QUESTION_PREFIX if kind == "question" else ""
-        encoded = self._network.encode([prefix + text for text in texts])
+        encoded = self._network.encode_long([prefix + text for text in texts])
         out = np.zeros((len(texts), self.dimension), np.float32)
         for rows in _packed(encoded, self._batch_tokens):
-            first_tokens = self._network.run([encoded[row] for row in rows])[:, 0]
+            first_tokens = self._network.run([encoded[row] for row in rows])
             out[rows] = first_tokens / np.linalg.norm(first_tokens, axis=1, keepdims=True)
         return out
 
@@ -62,7 +80,7 @@ class OnnxScorer:
     name = RERANKER_EN.name
 
     def __init__(self, threads: int = 0, max_tokens: int = 256, batch_tokens: int = 1024) -> None:
-        self._network = _Network(RERANKER_EN, max_tokens, threads)
+        self._network = _Network(RERANKER_EN, max_tokens, threads, onnx_engine)
         self._batch_tokens = batch_tokens
 
     def load(self) -> None:
@@ -73,52 +91,52 @@ class OnnxScorer:
         encoded = self._network.encode([(question, passage) for passage in passages])
         out = np.zeros(len(passages), np.float32)
         for rows in _packed(encoded, self._batch_tokens):
-            out[rows] = self._network.run([encoded[row] for row in rows])[:, 0]
+            out[rows] = self._network.run([encoded[row] for row in rows])
         return out
 
 
 class _Network:
-    """Tokenizer and session of one carried model, read on first use by whichever thread comes first."""
+    """Tokenizer and weights of one carried model, read on first use by whichever thread comes first."""
 
-    def __init__(self, model: CarriedModel, max_tokens: int, threads: int) -> None:
-        self._model, self._max_tokens = model, max_tokens
+    def __init__(self, model: CarriedModel, max_tokens: int, threads: int, engine: Engine) -> None:
+        self._model, self._max_tokens, self._engine = model, max_tokens, engine
         self._threads = threads or available_cores()
         self._lock, self._turn = threading.Lock(), threading.Lock()
-        self._parts: tuple[Tokenizer, Any] | None = None
+        self._parts: tuple[Tokenizer, Callable[[Feed], NDArray[np.float32]]] | None = None
 
-    def load(self) -> tuple[Tokenizer, Any]:
+    def load(self) -> tuple[Tokenizer, Callable[[Feed], NDArray[np.float32]]]:
         with self._lock:
             if self._parts is None:
                 files = locate(self._model)
                 try:
                     tokenizer = Tokenizer.from_file(str(files.tokenizer))
-                    session = onnxruntime.InferenceSession(
-                        str(files.weights), _options(self._threads), providers=["CPUExecutionProvider"]
-                    )
-                # Both libraries raise classes of their own without a common base; a damaged file is one case for us.
+                    network = self._engine(files.weights, self._threads)
+                # The libraries raise classes of their own without a common base; a damaged file is one case for us.
                 except Exception as error:
                     message = f"{files.weights.parent} cannot be read as {self._model.name}: {error}"
                     raise ModelMissing(message) from error
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(self._max_tokens)
-                self._parts = tokenizer, session
+                self._parts = tokenizer, network
             return self._parts
 
     def encode(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> list[Encoding]:
-        return self.load()[0].encode_batch(list(inputs)) if inputs else []
+        return self.load()[0].encode_batch_fast(list(inputs)) if inputs else []
+
+    def encode_long(self, texts: Sequence[str]) -> list[Encoding]:
+        return encode(self.load()[0], texts, self._max_tokens)
 
     def run(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
-        """The first output for rows padded to the longest."""
+        """The first token's output for rows padded to the longest."""
         width = max(len(row.ids) for row in rows)
         feed = {name: np.zeros((len(rows), width), np.int64) for name in _INPUTS}
         for place, row in enumerate(rows):
             feed["input_ids"][place, : len(row.ids)] = row.ids
             feed["attention_mask"][place, : len(row.ids)] = 1
             feed["token_type_ids"][place, : len(row.ids)] = row.type_ids
-        session = self.load()[1]
+        network = self.load()[1]
         with self._turn:  # one run uses all its threads already; several at once only cost memory and switching
-            output: NDArray[np.float32] = session.run(None, feed)[0]
-        return output
+            return network(feed)
 
 
 def available_cores() -> int:
@@ -126,12 +144,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _untruncated(encoded: Encoding) -> int:
-    """Tokens including what truncation cut off; each cut piece repeats the two special tokens."""
-    return len(encoded.ids) + sum(len(piece.ids) - 2 for piece in encoded.overflowing)
-
-
-def _options(threads: int) -> Any:
+def session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ragworks.errors import CannotStart, NotReady
 from ragworks.policies.batching import BatchSettings
-from ragworks.protocols import Clock, Model, StoredVectors
+from ragworks.protocols import Clock, Model, RemoteModel, StoredVectors
 from ragworks.settings import EmbeddingsSettings
-from ragworks.types import Embeddings, FailedText, Health, ServiceHealth, TextKind
+from ragworks.types import CacheReport, Embeddings, FailedText, Health, ServiceHealth, TextKind
 from ragworks.workers.batcher import Batcher, Embedded, checked
 from ragworks.workers.cache import InFlight, VectorCache
+from ragworks.workers.sender import Sender, SendSettings
 
 NAME = "embeddings_service"
 HUNG_AFTER_S = 30.0
@@ -39,12 +40,12 @@ def embedding_key(fingerprint: str, text: str, kind: TextKind = "passage", prefi
 
 
 class EmbeddingsService:
-    """Service and Embedder. The model is made, loaded and proved by ``initialize``, in a thread."""
+    """Service and Embedder. The model is made, loaded and proved by ``initialize``, away from the event loop."""
 
     def __init__(
         self,
         settings: EmbeddingsSettings,
-        model_factory: Callable[[], Model],
+        model_factory: Callable[[], Model | RemoteModel],
         stored: StoredVectors | None,
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
@@ -52,18 +53,22 @@ class EmbeddingsService:
         self._settings, self._model_factory, self._stored = settings, model_factory, stored
         self._clock, self._on_embedded = clock, on_embedded
         config = settings.cache_config
-        self._cache = VectorCache(config.max_size if settings.cache_enabled else 0, config.ttl_seconds, clock.monotonic)
+        size = config.max_size if settings.cache_enabled else 0
+        self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
         self._in_flight: InFlight[Embedded] = InFlight()
-        self._model: Model | None = None
-        self._batcher: Batcher | None = None
+        self._model: Model | RemoteModel | None = None
+        self._batcher: Batcher | Sender | None = None
         self._counts = {"texts": 0, "memory_hits": 0, "stored_hits": 0, "model_texts": 0, "failed_texts": 0}
 
     async def initialize(self) -> None:
-        """Raises ModelMissing, or CannotStart when the model's first vector is unusable."""
+        """Raises ModelMissing, EndpointUnavailable, or CannotStart when the model's first vector is unusable."""
         model = await asyncio.to_thread(self._model_factory)
-        await asyncio.to_thread(_prove, model)
-        batching = BatchSettings(self._settings.batch_size, self._settings.batch_tokens)
-        self._batcher = await Batcher(model, batching, self._clock).__aenter__()
+        if isinstance(model, RemoteModel):
+            self._batcher = await Sender(model, _sending(self._settings), self._clock).__aenter__()
+        else:
+            await asyncio.to_thread(_prove, model)
+            batching = BatchSettings(self._settings.batch_size, self._settings.batch_tokens)
+            self._batcher = await Batcher(model, batching, self._clock).__aenter__()
         self._model = model
 
     async def shutdown(self) -> None:
@@ -96,7 +101,7 @@ class EmbeddingsService:
         keys = {at: self.embedding_key(text, kind, cache_key_prefix) for at, text in enumerate(texts) if at not in bad}
         found, computed = await self._resolve({key: texts[at] for at, key in keys.items()}, kind)
         lost = ((at, found[key]) for at, key in keys.items() if found[key].vector is None)
-        failed += [FailedText(at, outcome.reason, outcome.transient) for at, outcome in lost]
+        failed += [FailedText(at, one.reason, one.transient, one.retry_after_s) for at, one in lost]
         result = Embeddings(
             embeddings=[found[keys[at]].vector if at in keys else None for at in range(len(texts))],
             cache_stats=_cache_stats(len(keys), len(computed)),
@@ -125,17 +130,43 @@ class EmbeddingsService:
 
     def stats(self) -> Mapping[str, Any]:
         batcher = self._batcher
-        hits = self._counts["memory_hits"] + self._counts["stored_hits"]
-        looked_up = hits + self._counts["model_texts"]
         return {
             **self._counts,
-            "cache_hit_rate": hits / looked_up if looked_up else 0.0,
+            "cache_hit_rate": self._hit_rate(),
             "cached": len(self._cache),
             "batches": batcher.batches if batcher else 0,
             "queue_size": batcher.waiting if batcher else 0,
         }
 
-    def _running(self) -> tuple[Model, Batcher]:
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
+        model = self._running()[0]
+        lengths = await asyncio.to_thread(model.lengths, texts)
+        return sum(lengths if isinstance(model, RemoteModel) else (min(one, model.max_tokens) for one in lengths))
+
+    def cache_report(self) -> CacheReport:
+        """Raises NotReady while there is no model."""
+        return CacheReport(
+            model=self.fingerprint,
+            entries=len(self._cache),
+            max_entries=self._settings.cache_config.max_size if self._settings.cache_enabled else 0,
+            bytes=self._cache.bytes_held,
+            memory_hits=self._counts["memory_hits"],
+            stored_hits=self._counts["stored_hits"],
+            misses=self._counts["model_texts"],
+            hit_rate=self._hit_rate(),
+        )
+
+    def clear_cache(self) -> int:
+        """Forget the vectors in memory; how many there were. What the store holds is not this cache's to forget."""
+        return self._cache.clear()
+
+    def _hit_rate(self) -> float:
+        hits = self._counts["memory_hits"] + self._counts["stored_hits"]
+        looked_up = hits + self._counts["model_texts"]
+        return hits / looked_up if looked_up else 0.0
+
+    def _running(self) -> tuple[Model | RemoteModel, Batcher | Sender]:
         if self._model is None or self._batcher is None:
             raise NotReady("the embedding model is not loaded; try again when embeddings_service is up")
         return self._model, self._batcher
@@ -183,7 +214,8 @@ class EmbeddingsService:
         if self._stored is None:
             return {}
         held = await self._stored.stored_vectors(keys)
-        usable = {key: Embedded(_float32(vector)) for key, vector in held.items() if vector.shape == (self.dimension,)}
+        read = {key: _vector(row, self.dimension) for key, row in held.items()}
+        usable = {key: Embedded(vector) for key, vector in read.items() if vector is not None}
         self._counts["stored_hits"] += len(usable)
         return usable
 
@@ -206,7 +238,7 @@ class EmbeddingsService:
         many = batcher.failures_in_a_row >= UNHEALTHY_AFTER
         return (Health.UNHEALTHY if many else Health.DEGRADED), {**details, "reason": reason}
 
-    async def _probe(self, batcher: Batcher) -> None:
+    async def _probe(self, batcher: Batcher | Sender) -> None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await batcher.embed(["health"], "question")
@@ -214,8 +246,18 @@ class EmbeddingsService:
             return  # the counters of the batcher tell the rest
 
 
+def _sending(settings: EmbeddingsSettings) -> SendSettings:
+    endpoint = settings.endpoint
+    return SendSettings(
+        settings.batch_size, endpoint.max_request_bytes, endpoint.concurrency, patience_s=endpoint.patience_s
+    )
+
+
 def _prove(model: Model) -> None:
-    vector = checked(model.embed(["ragworks"], "question"), 1, model.dimension)[0]
+    try:
+        vector = checked(model.embed(["ragworks"], "question"), 1, model.dimension)[0]
+    except ValueError as error:
+        vector = error
     if isinstance(vector, Exception):
         raise CannotStart(f"embedding model {model.name} does not work: {vector}") from vector
 
@@ -235,5 +277,9 @@ def _cache_stats(texts: int, misses: int) -> dict[str, float]:
     return {"cache_hits": hits, "cache_misses": misses, "cache_hit_rate": hits / texts if texts else 0.0}
 
 
-def _float32(vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    return vector.astype(np.float32, copy=False)
+def _vector(stored: NDArray[np.floating[Any]], dimension: int) -> NDArray[np.float32] | None:
+    """A stored vector, unless it is no embedding of this model: then the model makes a new one."""
+    if stored.shape != (dimension,):
+        return None
+    found = checked(stored[np.newaxis], 1, dimension)[0]
+    return None if isinstance(found, Exception) else found

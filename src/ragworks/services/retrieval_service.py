@@ -170,6 +170,8 @@ class RetrievalService:
         async with asyncio.timeout(EMBED_TIMEOUT_S):
             result = await self._embedder.embed_texts(texts, kind="question")
         if result.failed and result.embeddings[0] is None:
+            if result.failed[0].transient:
+                raise NotReady(result.failed[0].reason)
             raise InvalidInput(f"the question cannot be embedded: {result.failed[0].reason}")
         return list(result.embeddings)
 

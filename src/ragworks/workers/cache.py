@@ -13,14 +13,21 @@ from numpy.typing import NDArray
 V = TypeVar("V")
 
 
-class VectorCache:
-    """At most ``max_size`` vectors, each for ``ttl_s`` seconds; the least recently used goes first.
+ENTRY_BYTES = 400
+"""What an entry takes beside its vector: key, links, date, headers of objects (392 by tracemalloc)."""
 
-    Held as float32 bytes (1.6 KB at 384 dimensions; a list of floats would be 15.5 KB). ``max_size`` 0 keeps none.
+
+class VectorCache:
+    """At most ``max_size`` vectors in at most ``max_bytes``, each for ``ttl_s`` seconds; the least recently used goes
+    first.
+
+    Held as float32 bytes: a hit is exactly what the model gave, which float16 is not; a list of floats takes ten times
+    as much. ``max_size`` 0 keeps none.
     """
 
-    def __init__(self, max_size: int, ttl_s: float, timer: Callable[[], float]) -> None:
-        self._entries: Cache[bytes, tuple[bytes, bool]] = TTLCache(max_size, ttl_s, timer)
+    def __init__(self, max_size: int, ttl_s: float, timer: Callable[[], float], *, max_bytes: int = 2**62) -> None:
+        self._max_size = max_size
+        self._entries: Cache[bytes, tuple[bytes, bool]] = TTLCache(max_bytes, ttl_s, timer, getsizeof=_size)
 
     def get(self, key: bytes) -> tuple[NDArray[np.float32], bool] | None:
         """(vector, whether its text was truncated). The vector is read-only."""
@@ -28,11 +35,30 @@ class VectorCache:
         return None if found is None else (np.frombuffer(found[0], np.float32), found[1])
 
     def put(self, key: bytes, vector: NDArray[np.float32], truncated: bool) -> None:
-        if self._entries.maxsize >= 1:
-            self._entries[key] = (vector.tobytes(), truncated)
+        entry = (vector.tobytes(), truncated)
+        if self._max_size < 1 or _size(entry) > self._entries.maxsize:
+            return
+        if key not in self._entries and len(self._entries) >= self._max_size:
+            self._entries.popitem()
+        self._entries[key] = entry
+
+    def clear(self) -> int:
+        """Forget everything; how many there were."""
+        count = len(self)
+        self._entries.clear()
+        return count
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of all entries, what it takes to find them included."""
+        return int(self._entries.currsize)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _size(entry: tuple[bytes, bool]) -> int:
+    return len(entry[0]) + ENTRY_BYTES
 
 
 class InFlight(Generic[V]):

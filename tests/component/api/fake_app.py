@@ -16,6 +16,7 @@ from ragworks.records import Requeued
 from ragworks.settings import Settings, load
 from ragworks.types import (
     Answer,
+    CacheReport,
     Checkup,
     Citation,
     Collection,
@@ -187,12 +188,28 @@ class FakeRetrieval:
 
 
 class FakeEmbeddings:
+    dimension = 2
+
+    def __init__(self) -> None:
+        self.cached = 3
+
     async def embed_texts(
         self, texts: Sequence[str], cache_key_prefix: str = "", *, kind: str = "passage"
     ) -> Embeddings:
         failed = tuple(FailedText(index, "too odd") for index, text in enumerate(texts) if text == "odd")
         rows = [np.array([1.0, 0.0 if kind == "passage" else 1.0], dtype=np.float32) for _ in texts]
-        return Embeddings(rows, {}, "hashing", 1, failed)
+        truncated = tuple(index for index, text in enumerate(texts) if len(text) > 100)
+        return Embeddings(rows, {}, "hashing", 1, failed, truncated)
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+    def cache_report(self) -> CacheReport:
+        return CacheReport("hashing:1", self.cached, 10, 24, 5, 4, 1, 0.9)
+
+    def clear_cache(self) -> int:
+        cleared, self.cached = self.cached, 0
+        return cleared
 
 
 class FakeOrchestrator:

@@ -84,3 +84,15 @@ async def test_the_page_shows_code_as_code(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     assert "<code>?verbose</code>" in page
     assert "``" not in page
+
+
+async def test_the_cache_is_reported_and_cleared(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/v1/cache")).json()
+    assert (found["model"], found["entries"], found["hit_rate"]) == ("hashing:1", 3, 0.9)
+    assert (await client.delete("/v1/cache")).json() == {"cleared": 3}
+    assert (await client.get("/v1/cache")).json()["entries"] == 0
+
+
+async def test_without_a_model_there_is_no_cache_to_report(client: httpx.AsyncClient, app: FakeApp) -> None:
+    app.orchestrator.down["embeddings_service"] = "no model"
+    assert (await client.get("/v1/cache")).json()["code"] == "not_ready"

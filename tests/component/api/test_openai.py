@@ -16,6 +16,28 @@ async def test_models_are_the_embedding_model_and_then_the_collections(client: h
     assert (answer["object"], [model["id"] for model in answer["data"]]) == ("list", ["hashing", "default"])
 
 
+@pytest.mark.parametrize("name", ["hashing", "default", "team/notes"])
+async def test_a_model_is_found_by_its_name(client: httpx.AsyncClient, app: FakeApp, name: str) -> None:
+    app.vector_store.names.append("team/notes")
+    answer = (await client.get(f"/v1/models/{name}")).json()
+    assert (answer["id"], answer["object"]) == (name, "model")
+
+
+async def test_a_model_that_is_not_there_is_openais_error(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/models/gpt-9")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert "'gpt-9'" in answer.json()["error"]["message"]
+
+
+async def test_embeddings_say_how_many_tokens_were_read_and_which_texts_were_cut(client: httpx.AsyncClient) -> None:
+    wanted = {"model": "hashing", "input": ["one two", "x " * 100], "dimensions": 2}
+    answer = (await client.post("/v1/embeddings", json=wanted)).json()
+    assert answer["usage"] == {"prompt_tokens": 102, "total_tokens": 102}
+    assert answer["truncated"] == [1]
+    short = (await client.post("/v1/embeddings", json={"model": "hashing", "input": []})).json()
+    assert (short["data"], short["usage"]["total_tokens"], "truncated" in short) == ([], 0, False)
+
+
 async def test_embeddings_come_as_numbers_or_base64(client: httpx.AsyncClient) -> None:
     wanted = {"model": "hashing", "input": ["a", "b"], "user": "somebody"}
     numbers = (await client.post("/v1/embeddings", json=wanted)).json()
@@ -36,6 +58,13 @@ async def test_a_question_is_embedded_as_a_question_when_asked(client: httpx.Asy
     [
         ({"model": "other", "input": "a"}, 404, "model_not_found", "runs 'hashing'"),
         ({"model": "hashing", "input": [[1, 2]]}, 422, "invalid_input", "check_embedding_ctx_length=False"),
+        (
+            {"model": "hashing", "input": "a", "dimensions": 3},
+            422,
+            "invalid_input",
+            "expected 2, which hashing answers",
+        ),
+        ({"model": "hashing", "input": [1, 2]}, 422, "invalid_input", "input[0]: expected text, found 1"),
         ({"model": "hashing", "input": ["a"] * 2049}, 422, "invalid_input", "at most 2048 texts"),
         (
             {"model": "hashing", "input": ["a", "odd"]},

@@ -49,6 +49,7 @@ class FakeServer:
                 Route("/v1/dead-letters/retry", self._retry_dead, methods=["POST"]),
                 Route("/v1/services", self._services),
                 Route("/v1/doctor", self._doctor),
+                Route("/v1/cache", self._cache, methods=["GET", "DELETE"]),
                 Route("/readyz", self._readyz),
                 Route("/notjson", lambda request: Response("hello")),
             ]
@@ -179,6 +180,12 @@ class FakeServer:
         one |= {"replicas": [replica | {"avg_response_time": None}], "stats": {"queue_size": 7}}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
+
+    async def _cache(self, request):
+        if request.method == "DELETE":
+            return JSONResponse({"cleared": 3})
+        counts = {"memory_hits": 5, "stored_hits": 4, "misses": 1, "hit_rate": 0.9}
+        return JSONResponse({"model": "m:1", "entries": 3, "max_entries": 10, "bytes": 2048, **counts})
 
     async def _doctor(self, request):
         found = {"documents": 1, "chunks": 2, "vectors": 2, "words": 2, "blobs": 1}

@@ -153,6 +153,18 @@ def test_status_fails_while_search_cannot_be_answered(printed, server):
     assert (found["ready"], found["waiting"]) == (False, {"embeddings_service": "loading"})
 
 
+def test_the_cache_shows_what_it_saves_by_tier_and_can_be_emptied(printed):
+    lines = printed("cache", "stats").out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["memory", "3", "of", "10", "2.0", "KiB", "5"],
+        ["stored", "vectors", "4"],
+    ]
+    assert lines[3] == "hit rate 90.0%; went to the model (m:1): 1 texts"
+    assert json.loads(printed("cache", "stats", "--json").out)["stored_hits"] == 4
+    assert printed("cache", "clear").err.strip() == "forgot 3 vectors"
+    assert json.loads(printed("cache", "clear", "--json").out) == {"cleared": 3}
+
+
 def test_doctor_fails_when_something_differs(printed, server):
     assert printed("doctor").out.startswith("healthy: 1 documents, 2 chunks")
     server.problems = ["1 vector without a chunk"]

@@ -12,6 +12,7 @@ lines = st.lists(
         kind=st.sampled_from(["passage", "question"]),
         tokens=st.integers(0, 150),
         age_s=st.integers(0, 20).map(float),
+        turn=st.integers(0, 5),
     ),
     max_size=40,
 )
@@ -46,6 +47,12 @@ def test_the_oldest_goes_with_its_equals_in_length_not_with_its_neighbours_in_li
     assert set(choose(SETTINGS, line).take) == {0, 2, 4, 5}
 
 
+def test_the_caller_whose_turn_it_is_gets_the_batch_however_old_the_texts_of_others_are():
+    line = [*passages(90, 90, 90, age_s=50.0), WaitingText("passage", 10, 0.0, turn=-1)]
+    decision = choose(SETTINGS, line)
+    assert (decision.take, decision.seed) == ((3,), 3)
+
+
 def test_passages_may_be_held_back_to_fill_a_batch_but_questions_never():
     patient = BatchSettings(batch_size=8, batch_tokens=100, max_wait_s=2.0)
     held = choose(patient, passages(10, 10, age_s=0.5))
@@ -59,8 +66,9 @@ def test_a_full_batch_or_an_old_text_is_not_held_back(line):
 
 
 @given(lines)
-def test_a_batch_is_one_kind_within_budget_shortest_first_and_holds_the_oldest_of_its_lane(line):
-    take = choose(SETTINGS, line).take
+def test_a_batch_is_one_kind_within_budget_shortest_first_and_holds_the_oldest_of_the_next_caller(line):
+    decision = choose(SETTINGS, line)
+    take = decision.take
     if not line:
         return
     kinds = {line[place].kind for place in take}
@@ -70,7 +78,9 @@ def test_a_batch_is_one_kind_within_budget_shortest_first_and_holds_the_oldest_o
     assert len(take) == 1 or max(tokens) * len(take) <= SETTINGS.batch_tokens
     assert len(take) <= SETTINGS.batch_size
     assert tokens == sorted(tokens)
-    assert max(line[place].age_s for place in take) == max(text.age_s for text in lane)
+    assert decision.seed in take
+    seed = line[decision.seed]
+    assert (seed.turn, -seed.age_s) == min((text.turn, -text.age_s) for text in lane)
 
 
 @given(lines)

@@ -12,7 +12,7 @@ from ragworks.errors import EmbeddingFailed, NotReady
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.batching import BatchSettings
 from ragworks.testing import FakeClock, ScriptedModel, settle, until
-from ragworks.workers.batcher import Batcher, bisected, checked
+from ragworks.workers.batcher import MEASURED_AT_ONCE, Batcher, bisected, checked
 
 SMALL = BatchSettings(batch_size=4, batch_tokens=20)
 
@@ -188,12 +188,63 @@ async def test_an_exit_that_is_cut_short_leaves_no_caller_waiting():
     assert {one.transient for one in results} == {True}
 
 
-async def test_more_texts_than_there_is_room_for_wait_their_turn():
-    async with running(ScriptedModel(), max_waiting=3) as batcher:
-        call = asyncio.create_task(batcher.embed([f"t{n}" for n in range(20)], "passage"))
+async def test_more_texts_than_the_window_holds_are_answered_in_order_too():
+    texts = [f"t{n}" for n in range(20)]
+    async with running(ScriptedModel(), window=3) as batcher:
+        results = await batcher.embed(texts, "passage")
+    assert all(np.allclose(one.vector, expected(text)) for one, text in zip(results, texts, strict=True))
+
+
+class MeasuringModel(ScriptedModel):
+    """Remembers how many texts were measured in one go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured = []
+
+    def lengths(self, texts):
+        self.measured.append(len(texts))
+        return super().lengths(texts)
+
+
+async def test_a_caller_of_ten_thousand_texts_does_not_delay_one_of_five():
+    """A line in order of arrival answers the five after the ten thousand."""
+    model = MeasuringModel()
+    async with running(model, BatchSettings(4, 1000)) as batcher:
+        model.gate.clear()
+        big = asyncio.create_task(batcher.embed([f"big {n}" for n in range(10_000)], "passage"))
+        await until(lambda: model.batches)
+        small = asyncio.create_task(batcher.embed([f"small number {'x ' * n}" for n in range(5)], "passage"))
         await settle()
-        assert batcher.waiting <= 3
-        assert len(await call) == 20
+        model.gate.set()
+        await small
+        batches = len(model.batches)
+        big.cancel()
+        await asyncio.gather(big, return_exceptions=True)
+    assert batches <= 1 + 2 * 5 + 1  # the running one, two callers of which one has five texts, and one begun since
+    assert max(model.measured) <= MEASURED_AT_ONCE
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 40))
+async def test_beside_others_a_caller_of_n_texts_is_answered_after_n_rounds(sizes, batch_size, window):
+    """k callers, n texts: at most k * n batches, whatever the sizes of batch and window."""
+    model, done = ScriptedModel(), {}
+    async with running(model, BatchSettings(batch_size, 1000), window=window) as batcher:
+
+        async def call(caller: int, size: int) -> None:
+            await batcher.embed([f"caller{caller} {'x ' * n}" for n in range(size)], "passage")
+            done[caller] = len(model.batches)
+
+        model.gate.clear()
+        first = asyncio.create_task(batcher.embed(["blocks"], "passage"))
+        await until(lambda: model.batches)
+        calls = [asyncio.create_task(call(caller, size)) for caller, size in enumerate(sizes)]
+        await settle()
+        model.gate.set()
+        await asyncio.gather(first, *calls)
+    for caller, size in enumerate(sizes):
+        assert done[caller] <= 1 + len(sizes) * size + 1, (sizes, done)
 
 
 @given(st.lists(st.integers(), max_size=40), st.sets(st.integers(), max_size=5))
@@ -213,7 +264,8 @@ def test_bisecting_fails_exactly_the_bad_items(items, bad):
 async def test_any_interleaving_of_callers_cancels_and_bad_texts_gives_each_its_own_vectors(seed):
     rng = random.Random(seed)
     model = ScriptedModel(bad=[f"bad{n}" for n in range(100)])
-    async with running(model, BatchSettings(rng.randint(1, 8), rng.randint(5, 60))) as batcher:
+    sizes = BatchSettings(rng.randint(1, 8), rng.randint(5, 60))
+    async with running(model, sizes, window=rng.randint(1, 30)) as batcher:
         calls = []
         for caller in range(12):
             kind = rng.choice(["passage", "question"])

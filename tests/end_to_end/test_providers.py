@@ -1,0 +1,134 @@
+"""Embedding models that are not in this process, behind real sockets: another server's, asked by OpenAI's own client
+and by a second server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import structlog
+
+import ragworks
+from embedding_server import embedding_server, problem
+from folders import FILES, model_folder
+from ragworks.api.server import ListeningServer
+from ragworks.app import build
+from ragworks.errors import ModelMismatch
+from ragworks.settings import load
+
+BUNDLED = "bge-small-en-v1.5"
+LEAVE = "Employees may take thirty days of annual leave each year. The office is closed on Sundays."
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """``ragworks.open`` sets up logging unless somebody did; other tests want it untouched."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@asynccontextmanager
+async def serving(data: Path, **embeddings: Any) -> AsyncIterator[ListeningServer]:
+    app = build(load(environ={}, server={"data": str(data)}, embeddings_service={"threads": 1, **embeddings}))
+    async with app, ListeningServer(app, "127.0.0.1", 0) as server:
+        yield server
+
+
+@pytest.fixture
+async def bundled(tmp_path: Path) -> AsyncIterator[ListeningServer]:
+    async with serving(tmp_path / "bundled") as server:
+        yield server
+
+
+@pytest.fixture
+async def client(bundled: ListeningServer) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{bundled.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def test_openais_client_gets_the_same_vectors_as_numbers_and_by_its_default_base64(client: openai.AsyncOpenAI):
+    texts = ["thirty days of leave", "the office is closed"]
+    numbers = await client.embeddings.create(model=BUNDLED, input=texts, encoding_format="float", dimensions=384)
+    packed = await client.embeddings.create(model=BUNDLED, input=texts)
+    assert [row.index for row in numbers.data] == [0, 1]
+    assert np.allclose([row.embedding for row in numbers.data], [row.embedding for row in packed.data])
+    assert np.allclose(np.linalg.norm([row.embedding for row in packed.data], axis=1), 1.0, atol=1e-3)
+    # [CLS] thirty days of leave [SEP], [CLS] the office is closed [SEP]
+    assert (numbers.usage.prompt_tokens, numbers.usage.total_tokens, numbers.model) == (12, 12, BUNDLED)
+
+
+async def test_openais_client_embeds_one_string_and_none(client: openai.AsyncOpenAI):
+    assert len((await client.embeddings.create(model=BUNDLED, input="one")).data[0].embedding) == 384
+    with pytest.raises(ValueError, match="No embedding data"):  # the client's own word on an empty list
+        await client.embeddings.create(model=BUNDLED, input=[])
+
+
+async def test_openais_client_raises_its_own_errors_with_our_words(client: openai.AsyncOpenAI):
+    with pytest.raises(openai.NotFoundError, match=f"this server runs '{BUNDLED}'"):
+        await client.embeddings.create(model="text-embedding-3-small", input="a")
+    with pytest.raises(openai.UnprocessableEntityError, match="expected 384") as caught:
+        await client.embeddings.create(model=BUNDLED, input="a", dimensions=100)
+    assert (caught.value.code, caught.value.type) == ("invalid_input", "invalid_request_error")
+    with pytest.raises(openai.UnprocessableEntityError, match="token ids of another model mean nothing"):
+        await client.embeddings.create(model=BUNDLED, input=[[1, 2, 3]])
+    with pytest.raises(openai.UnprocessableEntityError, match="the text is empty"):
+        await client.embeddings.create(model=BUNDLED, input=["a", ""])
+
+
+async def test_openais_client_lists_and_finds_models(client: openai.AsyncOpenAI):
+    assert [model.id async for model in client.models.list()] == [BUNDLED, "default"]
+    assert (await client.models.retrieve(BUNDLED)).id == BUNDLED
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-9'"):
+        await client.models.retrieve("gpt-9")
+
+
+async def test_a_server_answers_from_documents_that_another_servers_model_embedded(bundled, tmp_path: Path):
+    endpoint = {"model": BUNDLED, "urls": [f"{bundled.url}/v1"]}
+    async with ragworks.open(tmp_path / "works", embeddings_service={"endpoint": endpoint}) as works:
+        (job,) = [await works.add(LEAVE, id="leave")]
+        assert job.status == "completed"
+        found = await works.search("When is nobody at work?", mode="dense")
+        assert found.hits[0].document_id == "leave"
+        assert "thirty days" in (await works.ask("How many days of annual leave?")).answer
+
+
+async def test_vectors_of_two_models_are_never_mixed(bundled, tmp_path: Path):
+    endpoint = {"model": BUNDLED, "urls": [f"{bundled.url}/v1"]}
+    async with ragworks.open(tmp_path / "works", embeddings_service={"endpoint": endpoint}) as works:
+        await works.add(LEAVE, id="leave")
+    folder = model_folder(tmp_path / "model", files=FILES)
+    async with ragworks.open(tmp_path / "works", embeddings_service={"model_folder": folder}) as works:
+        job = await works.add("Something else.", id="other")
+        assert (job.status, job.error_code) == ("failed", "model_mismatch")
+        with pytest.raises(ModelMismatch, match=f"holds vectors of model {BUNDLED}:384:.* runs onnx-folder:"):
+            await works.search("leave", mode="dense")
+        assert (await works.add("One lease.", id="new", collection="other")).status == "completed"
+        assert (await works.search("lease", mode="dense", collection="other")).hits[0].document_id == "new"
+
+
+async def test_while_the_endpoint_is_down_searches_go_by_words_and_the_server_says_what_is_missing(tmp_path: Path):
+    async with embedding_server() as endpoint:
+        settings = {"endpoint": {"model": "m", "urls": [endpoint.url], "patience_s": 5}, "model_name": "hashing"}
+        async with serving(tmp_path, **settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+            documents = {"documents": [{"id": "leave", "text": LEAVE}]}
+            accepted = await http.post("/v1/collections/default/documents", json=documents)
+            async with http.stream("GET", f"{accepted.headers['location']}/events") as events:
+                [line async for line in events.aiter_lines()]
+            endpoint.always = problem(503, "loading", Retry_After="60")
+            asked = await http.post("/v1/embeddings", json={"model": "m", "input": "annual"})
+            assert (asked.status_code, asked.json()["error"]["code"]) == (503, "embedding_failed")
+            assert 55 < int(asked.headers["retry-after"]) <= 60
+            assert "answered 503: loading" in asked.json()["error"]["message"]
+            found = (await http.post("/v1/collections/default/search", json={"query": "annual leave"})).json()
+            assert found["results"][0]["document_id"] == "leave"
+            assert "words only" in found["degraded"]
+            health = (await http.get("/health")).json()
+            mine = next(one for one in health["services"] if one["service_name"] == "embeddings_service")
+            assert (mine["status"] == "healthy", "loading" in mine["details"]["reason"]) == (False, True)
