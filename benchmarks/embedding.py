@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crash import commit, machine
 from embedding_contenders import CONTENDERS
 from tokenizers import Tokenizer
 
+from ragworks.bench.machine import commit, machine
 from ragworks.models.carried import BGE_SMALL_EN, locate
 
 HERE = Path(__file__).parent

@@ -68,8 +68,11 @@ def service(engine: str) -> Callable[[int, asyncio.Runner], Embed]:
     def opened(threads: int, runner: asyncio.Runner) -> Embed:
         settings = EmbeddingsSettings(engine=engine, threads=threads, cache_enabled=False)
         made = EmbeddingsService(settings, lambda: ENGINES[engine](threads), None, SystemClock())
-        runner.run(made.initialize())
-        return lambda texts: np.vstack(list(runner.run(made.embed_texts(texts)).embeddings))
+        loop = (
+            runner.get_loop()
+        )  # Runner.run would format its result, all vectors of it, when it gives the signals back
+        loop.run_until_complete(made.initialize())
+        return lambda texts: np.vstack(list(loop.run_until_complete(made.embed_texts(texts)).embeddings))
 
     return opened
 
