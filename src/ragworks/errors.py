@@ -22,6 +22,7 @@ RagworksError
 ├── CannotStart                  this process cannot serve
 │   ├── DataFolderLocked
 │   ├── DataFolderNewer
+│   ├── DataFolderDamaged
 │   ├── PortInUse
 │   └── ModelMissing
 ├── DocumentError                one document failed, the others go on
@@ -175,6 +176,10 @@ class DataFolderLocked(CannotStart):
 
 class DataFolderNewer(CannotStart):
     code = "data_folder_newer"
+
+
+class DataFolderDamaged(CannotStart):
+    code = "data_folder_damaged"
 
 
 class PortInUse(CannotStart):

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ragworks.errors import NotReady, StorageFull
+from ragworks.errors import DataFolderDamaged, NotReady, StorageFull
 from ragworks.storage.folder import sync_folder
 from ragworks.storage.migrations import migrate
 
@@ -104,14 +104,20 @@ class Database:
     def _translated(self, work: Work[T]) -> T:
         try:
             return work(self._connection())
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise self._translation(error) from error
 
     def _translation(self, error: Exception) -> Exception:
-        """StorageFull where SQLite says that the disk is full or read-only; any other error as it is."""
+        """StorageFull where SQLite says that the disk is full or read-only, DataFolderDamaged where the file is no
+        database any more; any other error as it is."""
         signs = ("disk is full", "readonly", "disk I/O", "unable to open")
         if isinstance(error, sqlite3.OperationalError) and any(sign in str(error) for sign in signs):
             return StorageFull(f"cannot write to {self.path.parent}: {error}; free space or make it writable")
+        if any(sign in str(error) for sign in ("not a database", "malformed")):
+            return DataFolderDamaged(
+                f"the database {self.path} is damaged ({error}): restore a copy of the data folder, or move it away and "
+                "ingest the documents anew"
+            )
         return error
 
     def _write_loop(self) -> None:

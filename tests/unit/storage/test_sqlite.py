@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ragworks.errors import DataFolderNewer, NotReady
+from ragworks.errors import DataFolderDamaged, DataFolderNewer, NotReady
 from ragworks.storage.sqlite import Database
 
 
@@ -84,6 +84,13 @@ async def test_a_file_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version=99")
     db.close()
     with pytest.raises(DataFolderNewer, match="format 99"):
+        Database(tmp_path / "test.db").open()
+
+
+async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """At 3 a.m. "file is not a database" says neither which file nor what to do."""
+    (tmp_path / "test.db").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(DataFolderDamaged, match=r"test\.db is damaged .* restore a copy"):
         Database(tmp_path / "test.db").open()
 
 
