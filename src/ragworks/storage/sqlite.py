@@ -115,8 +115,8 @@ class Database:
             return StorageFull(f"cannot write to {self.path.parent}: {error}; free space or make it writable")
         if any(sign in str(error) for sign in ("not a database", "malformed")):
             return DataFolderDamaged(
-                f"the database {self.path} is damaged ({error}): restore a copy of the data folder, or move it away and "
-                "ingest the documents anew"
+                f"the database {self.path} is damaged ({error}): restore a copy of the data folder, or move it away "
+                "and ingest the documents anew"
             )
         return error
 
