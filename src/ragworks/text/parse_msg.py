@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from olefile import OleFileIO
 
 from ragworks.errors import CorruptDocument
+from ragworks.text.compound import Compound
 from ragworks.text.decode import decode
 from ragworks.text.parse_mail import Attachment, Message, body_pieces, is_decoration, is_sealed
 
@@ -39,6 +40,7 @@ def is_msg(data: bytes) -> bool:
 
 def read_msg(data: bytes) -> Message:
     """The message. Raises CorruptDocument, or whatever the library raises on a broken file."""
+    Compound(data)  # refuses sectors in a circle, which the library follows for as long as a stream claims to be
     ole = OleFileIO(io.BytesIO(data))
     return _message(_Storage(ole, (), _ROOT, tuple(tuple(path) for path in ole.listdir(streams=True, storages=True))))
 
