@@ -1,8 +1,10 @@
-"""Waiting for news that may not come, with a limit."""
+"""Waiting for news that may not come, and for work that must not be left half way."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,3 +22,16 @@ async def news_or_time(news: asyncio.Event, clock: Clock, timeout_s: float | Non
     finally:
         for one in waits:
             one.cancel()
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work``; when cancelled meanwhile, however often, cancel only then: half way is no place to leave it."""
+    running = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        await asyncio.gather(running, return_exceptions=True)  # whatever it ran into, the cancel is what is told
+        raise

@@ -15,6 +15,7 @@ from ragworks.records import Acceptance, Incoming, Load
 from ragworks.settings import ProcessorSettings
 from ragworks.storage_protocols import Blobs, Forecast, JobQueue
 from ragworks.types import Priority, Submission, Upload
+from ragworks.waiting import to_its_end
 from ragworks.workers.jobs import JobRunner
 
 KEPT_AT_ONCE = 4
@@ -158,20 +159,16 @@ class Intake:
         """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""
         for start in range(0, len(uploads), KEPT_AT_ONCE):
             part = slice(start, start + KEPT_AT_ONCE)
-            keeping = asyncio.gather(
-                *(asyncio.to_thread(self._keep, *one) for one in zip(uploads[part], sizes[part], strict=True)),
-                return_exceptions=True,
-            )
-            try:
-                done = await asyncio.shield(keeping)
-            except asyncio.CancelledError:
-                # The threads go on: what they keep must be known, or it stays pinned for ever.
-                kept += [one for one in await keeping if isinstance(one, Incoming)]
-                raise
-            kept += [one for one in done if isinstance(one, Incoming)]
-            for one in done:
-                if isinstance(one, BaseException):
-                    raise one
+            # The threads go on when this is cancelled: what they keep must be known, or it stays pinned for ever.
+            await to_its_end(self._keep_some(uploads[part], sizes[part], kept))
+
+    async def _keep_some(self, uploads: Sequence[Upload], sizes: Sequence[int], kept: list[Incoming]) -> None:
+        keeping = (asyncio.to_thread(self._keep, *one) for one in zip(uploads, sizes, strict=True))
+        done = await asyncio.gather(*keeping, return_exceptions=True)
+        kept += [one for one in done if isinstance(one, Incoming)]
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
 
     def _keep(self, upload: Upload, size: int) -> Incoming:
         common = partial(
