@@ -1,14 +1,16 @@
-"""Waiting for news that may not come, and for work that must not be left half way."""
+"""Waiting for news that may not come, for work that must not be left half way, for what is read from disk."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ragworks.protocols import Clock  # late: it brings numpy, and a command that talks to a server needs none
+
+T = TypeVar("T")
 
 
 async def news_or_time(news: asyncio.Event, clock: Clock, timeout_s: float | None) -> None:
@@ -35,3 +37,10 @@ async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
                 await asyncio.wait({running})
         await asyncio.gather(running, return_exceptions=True)  # whatever it ran into, the cancel is what is told
         raise
+
+
+async def from_thread(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items, none of them None, each fetched in a thread, where it may block."""
+    left = iter(items)
+    while (item := await asyncio.to_thread(next, left, None)) is not None:
+        yield item
