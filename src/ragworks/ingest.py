@@ -15,6 +15,7 @@ from ragworks.errors import EmbeddingFailed
 from ragworks.protocols import DocumentStore, Embedder, OnStage, Reader
 from ragworks.text.chunk import embed_text
 from ragworks.types import Document, Part, ReadDocument, Stage, Task
+from ragworks.waiting import from_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ async def ingest(
         on_stage(Stage.EMBEDDING)
         version = await store.begin(task, document, embedder.fingerprint, embedder.dimension)
         async with _discarded_unless_published(version, store):
-            cut = [await _embed_and_stage(version, document, part, embedder, store) for part in document.parts]
+            parts = from_thread(document.parts)
+            cut = [await _embed_and_stage(version, document, part, embedder, store) async for part in parts]
             on_stage(Stage.STORING)
             await store.publish(task, version)
     return Ingested(unchanged=False, warnings=(*document.warnings, *_said_of(sum(cut))))

@@ -73,7 +73,9 @@ class ProcessorSettings:
     )
     chunk_tokens: int = setting(384, "tokens of a chunk, heading prefix included", low=32, high=8192)
     webhook_secret: str = setting(
-        "", "signs webhooks: whsec_ and 24 to 64 random bytes in base64; empty refuses submissions that ask for one"
+        "",
+        "signs webhooks: whsec_ and 24 to 64 random bytes in base64; empty refuses submissions that ask for one",
+        secret=True,
     )
     webhook_timeout_s: float = setting(15.0, "seconds that the receiver of a webhook has to answer", low=0.1)
 

@@ -99,7 +99,8 @@ class Part:
 class ReadDocument:
     """A document after parse, clean, enrich and chunk: all that embedding and storing need.
 
-    ``parts`` hold the whole text in order, a bounded stretch each, so that nobody needs to hold a whole document.
+    ``parts`` hold the whole text in order, a bounded stretch each, so that nobody needs to hold a whole document; they
+    may come from disk, so that whoever goes through them on an event loop does so in a thread.
     """
 
     title: str

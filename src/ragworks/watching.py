@@ -16,6 +16,7 @@ from ragworks.feed import Failure, Tally
 from ragworks.finding import Source, origin_of
 from ragworks.looking import QUIET_S, FolderLook, Identity, Seen, noticing_changes
 from ragworks.policies.mirroring import EVERYTHING, Plan, plan
+from ragworks.waiting import news_or_time
 
 if TYPE_CHECKING:
     from ragworks.protocols import Clock
@@ -105,18 +106,10 @@ class FolderWatch:
             if rest_s := self._look_s * (1 / LOOK_SHARE - 1):
                 await self._clock.sleep(rest_s)
             left = max(0.0, compare_at - self._clock.monotonic())
-            await self._wait(news, min(left, QUIET_S) if restless else left)
+            await news_or_time(news, self._clock, min(left, QUIET_S) if restless else left)
 
     async def _identity(self) -> Identity | None:
         return await asyncio.to_thread(self._look.identity)
-
-    async def _wait(self, news: asyncio.Event, timeout_s: float) -> None:
-        waits = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(self._clock.sleep(timeout_s))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
 
     async def _pass(self) -> bool:
         """Look once, and bring the collection up with what is seen; whether to look again soon."""

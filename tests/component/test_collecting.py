@@ -124,3 +124,21 @@ async def test_a_version_that_could_not_be_deleted_stays_owed(storage: Opened, m
             await storage.store.delete_document("default", "bike")
     await storage.store.forget_blobs([])
     assert await storage.rows.abandoned() == []
+
+
+async def test_a_delete_that_is_cancelled_again_and_again_comes_to_its_end(
+    storage: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second cancel, as of a watchdog that judges once more, used to leave it half way until the next start."""
+    await publish(storage, "bike", "the battery")
+    gate = Gate(monkeypatch, storage.rows, "collect")
+    deleting = asyncio.create_task(storage.store.delete_document("default", "bike"))
+    await until(lambda: gate.calls)
+    for _ in range(3):
+        deleting.cancel()
+        await asyncio.wait({deleting}, timeout=0)
+    gate.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    checkup = await storage.store.checkup()
+    assert (checkup.chunks, checkup.blobs, checkup.problems) == (0, 0, ())

@@ -57,7 +57,8 @@ async def processing(path: Path) -> AsyncIterator[tuple[Opened, DocumentProcesso
         reader = GatedReader(at.blobs.path)
         embedder = EmbeddingsService(EmbeddingsSettings(), ScriptedModel, at.store, at.clock)
         processor = DocumentProcessor(
-            ProcessorSettings(),
+            # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
+            ProcessorSettings(lease_s=1e9),
             queue=at.jobs,
             blobs=at.blobs,
             reader=reader,

@@ -121,3 +121,8 @@ def test_every_setting_says_what_it_means() -> None:
     assert len(rows) > 30
     assert all(doc for _, _, doc in rows)
     assert len({key for key, _, _ in rows}) == len(rows)
+
+
+def test_no_secret_shows_where_settings_are_printed(tmp_path: Path) -> None:
+    environment = {"OPENAI_API_KEY": "hush", "RAGWORKS_DOCUMENT_PROCESSOR__WEBHOOK_SECRET": "hush"}
+    assert "hush" not in repr(load(written(tmp_path, ""), environment))

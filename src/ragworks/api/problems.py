@@ -72,7 +72,7 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.DataFolderDamaged: Row(503, "Data folder damaged", "Restore a copy of the data folder, or ingest anew."),
     errors.DataFolderNewer: Row(503, "Data folder of a newer version", "Upgrade ragworks, or choose another --data."),
     errors.PortInUse: Row(503, "Port in use", "Stop who has it, or choose another --port (0 takes a free one)."),
-    errors.ModelMissing: Row(503, "Model missing", "Install the package that the message names."),
+    errors.ModelMissing: Row(503, "Model missing", "Install the package, or mend the folder, that the message names."),
     errors.DocumentError: Row(422, "Document failed", FILE),
     errors.SourceUnreadable: Row(
         422, "Source unreadable", "Make the file readable for the server and submit it again."

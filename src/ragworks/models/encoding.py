@@ -1,10 +1,14 @@
-"""Texts to token ids, as far as a model with a limit reads them, and how long they are."""
+"""Texts to token ids, as far as a model with a limit reads them, how long they are, and what a network is fed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 HEAD = 16
 """Characters for each token of the limit that are tokenised first; only a text of long words has fewer tokens there."""
@@ -28,6 +32,17 @@ def untruncated(encoded: Encoding) -> int:
     """Tokens including what truncation cut off; each cut piece repeats the signs around the text."""
     signs = sum(encoded.special_tokens_mask)
     return len(encoded.ids) + sum(len(piece.ids) - signs for piece in encoded.overflowing)
+
+
+def padded(rows: Sequence[Encoding], pad_id: int = 0) -> dict[str, NDArray[np.int64]]:
+    """Every input, (n, tokens), with the rows padded to the longest."""
+    shape = (len(rows), max(len(row.ids) for row in rows))
+    feed = {name: np.full(shape, pad_id if name == "input_ids" else 0, np.int64) for name in INPUTS}
+    for place, row in enumerate(rows):
+        feed["input_ids"][place, : len(row.ids)] = row.ids
+        feed["attention_mask"][place, : len(row.ids)] = 1
+        feed["token_type_ids"][place, : len(row.ids)] = row.type_ids
+    return feed
 
 
 def _head(text: str, limit: int) -> str:

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from ragworks.errors import ModelMissing
-from ragworks.models.encoding import encode, untruncated
+from ragworks.models.encoding import INPUTS, encode, padded, untruncated
 from ragworks.models.folder import FolderFiles, Pooling, look
 from ragworks.models.onnx_weights import available_cores, session_options
 from ragworks.types import TextKind, Vectors
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 """Preferred in this order; a ``pooler_output`` beside them was trained for something else."""
 PROBE = ("ragworks", "two texts of unequal length")
@@ -61,16 +60,15 @@ class FolderEmbedder:
         return encode(self._tokenizer, texts, self.max_tokens)
 
     def _vectors(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
-        padded = _padded(rows, self._pad_id)
-        output = np.asarray(self._run(self._output, padded), np.float32)
-        return output if output.ndim == 2 else pooled(output, padded["attention_mask"], self._pooling)
+        feed = padded(rows, self._pad_id)
+        output = np.asarray(self._run(self._output, feed), np.float32)
+        return output if output.ndim == 2 else pooled(output, feed["attention_mask"], self._pooling)
 
-    def _run(self, output: str, padded: Mapping[str, NDArray[np.int64]]) -> Any:
-        feed = {name: padded[name].astype(kind) for name, kind in self._types.items()}
-        return self._session.run([output], feed)[0]
+    def _run(self, output: str, feed: Mapping[str, NDArray[np.int64]]) -> Any:
+        return self._session.run([output], {name: feed[name].astype(kind) for name, kind in self._types.items()})[0]
 
     def _shape(self, output: str) -> tuple[int, ...]:
-        shape: tuple[int, ...] = np.shape(self._run(output, _padded(self._encode(PROBE), self._pad_id)))
+        shape: tuple[int, ...] = np.shape(self._run(output, padded(self._encode(PROBE), self._pad_id)))
         return shape
 
     def _choose_output(self, files: FolderFiles) -> str:
@@ -139,17 +137,6 @@ def _pad_id(tokenizer: Tokenizer) -> int:
     if tokenizer.padding:
         return int(tokenizer.padding["pad_id"])
     return next((id for word in ("[PAD]", "<pad>") if (id := tokenizer.token_to_id(word)) is not None), 0)
-
-
-def _padded(rows: Sequence[Encoding], pad_id: int) -> dict[str, NDArray[np.int64]]:
-    """Every input, with the rows padded to the longest."""
-    shape = (len(rows), max(len(row.ids) for row in rows))
-    whole = {name: np.full(shape, pad_id if name == "input_ids" else 0, np.int64) for name in INPUTS}
-    for place, row in enumerate(rows):
-        whole["input_ids"][place, : len(row.ids)] = row.ids
-        whole["attention_mask"][place, : len(row.ids)] = 1
-        whole["token_type_ids"][place, : len(row.ids)] = row.type_ids
-    return whole
 
 
 def _place(name: str) -> int:

@@ -15,14 +15,12 @@ from tokenizers import Encoding, Tokenizer
 
 from ragworks.errors import ModelMissing
 from ragworks.models.carried import BGE_SMALL_EN, RERANKER_EN, CarriedModel, locate
-from ragworks.models.encoding import encode, untruncated
+from ragworks.models.encoding import encode, padded, untruncated
 from ragworks.types import TextKind, Vectors
 
 QUESTION_PREFIX = "Represent this sentence for searching relevant passages: "
 POOLING_VERSION = "cls-l2-qprefix-512.1"
 """Part of the fingerprint: change it whenever pooling, prefix or truncation changes a vector."""
-
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 Feed = Mapping[str, NDArray[np.int64]]
 Engine = Callable[[Path, int], Callable[[Feed], NDArray[np.float32]]]
@@ -128,13 +126,7 @@ class _Network:
 
     def run(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
         """The first token's output for rows padded to the longest."""
-        width = max(len(row.ids) for row in rows)
-        feed = {name: np.zeros((len(rows), width), np.int64) for name in _INPUTS}
-        for place, row in enumerate(rows):
-            feed["input_ids"][place, : len(row.ids)] = row.ids
-            feed["attention_mask"][place, : len(row.ids)] = 1
-            feed["token_type_ids"][place, : len(row.ids)] = row.type_ids
-        network = self.load()[1]
+        feed, network = padded(rows), self.load()[1]
         with self._turn:  # one run uses all its threads already; several at once only cost memory and switching
             return network(feed)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
 
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
 from ragworks.policies import endpoints
-from ragworks.policies.retrying import RetrySettings
+from ragworks.policies.retrying import RetrySettings, named_s
 from ragworks.protocols import Clock
 from ragworks.settings import EndpointSettings
 from ragworks.text.tokens import words
@@ -185,7 +183,8 @@ class OpenAIEmbedder:
         said = f"{url} answered {response.status_code}: {self._message(response)}"
         if response.status_code in REFUSED:
             raise EmbeddingFailed(said)
-        pause_s = _retry_after_s(response.headers.get("Retry-After", ""), self._clock.now())
+        named = named_s(response.headers.get("Retry-After", ""), self._clock.now())
+        pause_s = None if named is None else min(named, MAX_RETRY_AFTER_S)
         raise _Failed(said + HINTS.get(response.status_code, ""), pause_s, suspect=response.status_code == 500)
 
     def _rows(self, url: str, response: httpx.Response, count: int) -> NDArray[np.float64]:
@@ -240,18 +239,6 @@ def _unit(rows: NDArray[np.float64]) -> Vectors:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         usable = np.isfinite(norms) & (norms > 0)
         return np.where(usable, rows / np.where(usable, norms, 1.0), rows).astype(np.float32)
-
-
-def _retry_after_s(header: str, now: float) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None when it says nothing usable."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - now
-        except (ValueError, TypeError):
-            return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _shortened(indices: Sequence[int]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from random import Random
 
 MAX_DOUBLINGS = 60
@@ -67,3 +69,15 @@ def again(wait_s: float, left_s: float, saved: float, *, asked: bool) -> RetryDe
 def earned(settings: BudgetSettings, saved: float) -> float:
     """The retries saved after one more success."""
     return min(settings.most, saved + settings.share)
+
+
+def named_s(header: str, now: float) -> float | None:
+    """Seconds from ``now`` (since the epoch) that a Retry-After header asks for; None when it says nothing usable."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - now
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

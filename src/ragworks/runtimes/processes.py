@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 WATCH_INTERVAL_S = 0.1
 START_LIMIT_S = 60.0
+NICENESS = "10"  # of the children, so that searches and the model go first
 LONG_ANSWER = 256 * 1024  # bytes; unpickling more would hold the event loop for milliseconds
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -51,13 +52,10 @@ class WorkerPool:
         await pool.run(function, argument, limit_s=60, max_memory_bytes=2**31)
     """
 
-    def __init__(
-        self, size: int, *, calls_per_child: int = 200, idle_memory_bytes: int = 512 * 1024**2, niceness: int = 10
-    ) -> None:
+    def __init__(self, size: int, *, calls_per_child: int = 200, idle_memory_bytes: int = 512 * 1024**2) -> None:
         self.size = size
         self._calls_per_child = calls_per_child
         self._idle_memory_bytes = idle_memory_bytes
-        self._niceness = niceness
         self._free = asyncio.Semaphore(size)
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
@@ -119,7 +117,7 @@ class WorkerPool:
             await self._end(child)
         if not self._open:
             raise WorkerCrashed("the worker pool is closed")
-        child = await _Child.start(self._niceness, self._children)
+        child = await _Child.start(self._children)
         self._counts["started"] += 1
         return child
 
@@ -174,10 +172,10 @@ class _Child:
         self._deadline = 0.0  # of the call that runs; messages may move it
 
     @classmethod
-    async def start(cls, niceness: int, children: set[_Child]) -> _Child:
+    async def start(cls, children: set[_Child]) -> _Child:
         """A child that is ready. It joins ``children`` before it is, so that nobody can lose it."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _BOOT, json.dumps(sys.path), str(os.getpid()), str(niceness),
+            sys.executable, "-c", _BOOT, json.dumps(sys.path), str(os.getpid()), NICENESS,
             stdin=PIPE, stdout=PIPE, stderr=PIPE, env=os.environ | _ENVIRONMENT,
         )  # fmt: skip
         child = cls(process)

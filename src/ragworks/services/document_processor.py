@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from random import Random
 from typing import Any
 
 import structlog
 
-from ragworks.errors import (
-    DocumentTooLarge,
-    IdempotencyKeyInUse,
-    InvalidInput,
-    NotReady,
-    QueueFull,
-    SourceUnreadable,
-    SubmissionTooLarge,
-)
+from ragworks.errors import InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
-from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, places
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
-from ragworks.records import Acceptance, Incoming, Load, OpenWork, Requeued
+from ragworks.records import OpenWork, Requeued
+from ragworks.services.submitting import Intake
 from ragworks.settings import ProcessorSettings
 from ragworks.storage_protocols import Blobs, JobQueue
 from ragworks.types import (
@@ -50,8 +40,7 @@ from ragworks.workers.webhooks import Webhooks
 log = structlog.get_logger("ragworks.jobs")
 
 NAME = "document_processor"
-KEPT_AT_ONCE = 4
-REMEMBERED = 1000  # ended documents from which rates are measured, and what new ones will cost
+REMEMBERED = 1000  # ended documents from which it is known what new ones will cost
 JUDGED_JOBS = 100  # ended jobs over which the error of estimates is reported
 PRUNE_EVERY_S = 600.0
 EVENT_GAP_S = 0.2  # a watcher of a job hears at most five times a second
@@ -59,7 +48,6 @@ EVENT_WAIT_S = 0.8  # a new stage is no news of its own, so it shows about once 
 LOOK_AGAIN_S = 5.0
 ENDED = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED)
 
-ForgetBlobs = Callable[[Sequence[str]], Any]
 OnStageEnd = Callable[[Stage, float], None]
 OnDocument = Callable[[Outcome], None]
 
@@ -83,29 +71,33 @@ class DocumentProcessor:
         on_document: OnDocument = lambda outcome: None,
         webhooks: Webhooks | None = None,
     ) -> None:
-        self._settings, self._queue, self._blobs = settings, queue, blobs
+        self._settings, self._queue = settings, queue
         self._reader, self._embedder, self._store, self._clock = reader, embedder, store, clock
         self._rng, self._on_stage_end, self._on_document = rng, on_stage_end, on_document
         self._workers = workers
         self._model_time = SharedTime(clock)
         self._learnt = Learnt()
         self._estimate_errors: dict[str, float | None] = errors(())
-        self._promises: tuple[Promise, ...] = ()
-        self._busy_since = clock.monotonic()
         self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
-        self._finished: deque[float] = deque(maxlen=REMEMBERED)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
-        self._keys_in_use: set[str] = set()
         self._job_news: dict[str, asyncio.Event] = {}
-        self._load = Load(0, 0)
+        self._intake = Intake(
+            settings,
+            queue=queue,
+            blobs=blobs,
+            store=store,
+            clock=clock,
+            forecast=self._forecast,
+            runner=self._required,
+        )
 
     # service
 
     async def initialize(self) -> None:
-        self._load = await self._queue.load()
+        await self._intake.look()
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
             self._learnt = learn(self._learnt, cost)
@@ -139,7 +131,7 @@ class DocumentProcessor:
         failure = self._runner.failure if self._runner else None
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
-        self._load = await self._queue.load()
+        await self._intake.look()
         self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
         return ServiceHealth(NAME, Health.HEALTHY, error_count=self._counts["processing_errors"], details=self.stats())
 
@@ -149,8 +141,8 @@ class DocumentProcessor:
         return {
             **self._counts,
             "average_processing_time": average,
-            "queue_size": self._load.documents,
-            "queue_bytes": self._load.size_bytes,
+            "queue_size": self._intake.load.documents,
+            "queue_bytes": self._intake.load.size_bytes,
             "running": running,
             **self._estimate_errors,
         }
@@ -176,143 +168,18 @@ class DocumentProcessor:
         IdempotencyKeyReused, IdempotencyKeyInUse, StorageFull.
         """
         if webhook_url is not None:
-            self._check_webhook(webhook_url)
-        submit = partial(self._submit, collection, uploads, wait=wait, priority=priority, webhook_url=webhook_url)
-        if idempotency_key is None:
-            return await submit(None, "")
-        if idempotency_key in self._keys_in_use:
-            raise IdempotencyKeyInUse(f"a request with Idempotency-Key {idempotency_key!r} is still running")
-        self._keys_in_use.add(idempotency_key)
-        try:
-            return await submit(idempotency_key, request_hash)
-        finally:
-            self._keys_in_use.discard(idempotency_key)
-
-    def _check_webhook(self, url: str) -> None:
-        if self._webhooks is None:
-            raise InvalidInput("this document_processor delivers no webhooks; submit without webhook_url")
-        self._webhooks.check(url)
-
-    async def _submit(
-        self,
-        collection: str,
-        uploads: Sequence[Upload],
-        key: str | None,
-        request_hash: str,
-        *,
-        wait: bool,
-        priority: Priority,
-        webhook_url: str | None,
-    ) -> Submission:
-        runner = self._required()
-        sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
-        fitting = [size for size in sizes if size <= self._settings.max_document_bytes]
-        if uploads and not fitting:
-            raise DocumentTooLarge(self._too_large(min(sizes)))
-        await self._admit(len(fitting), sum(fitting), wait, key)
-        room = self._room(len(fitting))
-        kept: list[Incoming] = []
-        accepted: Acceptance | None = None
-        try:
-            await self._keep_all(uploads, sizes, kept)
-            accept = partial(self._queue.accept, priority=priority, webhook_url=webhook_url, forecast=self._forecast)
-            while (accepted := await accept(collection, kept, room, key, request_hash)) is None:
-                await self._admit(len(fitting), sum(fitting), wait, key)
-        finally:
-            hashes = [one.content_hash for one in kept if one.content_hash]
-            self._blobs.unpin(hashes)
-            if accepted is None or accepted.repeated:  # these bytes were not queued, so nothing may need them
-                await asyncio.shield(self._store.forget_blobs(hashes))
-        if not self._load.documents:
-            self._busy_since = self._clock.monotonic()
-        self._load = await self._queue.load()
-        runner.wake()
-        return Submission(
-            processing_job_id=accepted.job_id,
-            documents_queued=len(accepted.task_ids),
-            processing_task_ids=accepted.task_ids,
-            estimated_completion_time=accepted.estimated_s,
-            current_queue_size=accepted.queue_size,
+            if self._webhooks is None:
+                raise InvalidInput("this document_processor delivers no webhooks; submit without webhook_url")
+            self._webhooks.check(webhook_url)
+        return await self._intake.submit(
+            collection,
+            uploads,
+            idempotency_key,
+            request_hash,
+            wait=wait,
+            priority=priority,
+            webhook_url=webhook_url,
         )
-
-    def _room(self, documents: int) -> Load:
-        return Load(places(self._settings.max_queue_size, documents), self._settings.max_queue_bytes)
-
-    async def _admit(self, documents: int, size_bytes: int, wait: bool, key: str | None = None) -> None:
-        while True:
-            news = self._required().news
-            decision = await self._decide(documents, size_bytes, key)
-            if decision.admitted:
-                self._promises = decision.promises
-                return
-            if not decision.possible:
-                raise SubmissionTooLarge(f"this submission can never fit: {decision.reason}; send it in parts")
-            if not wait:
-                self._promises = decision.promises
-                raise _full(decision)
-            await self._required().changed(news, decision.retry_after_s)
-
-    async def _decide(self, documents: int, size_bytes: int, key: str | None) -> Admission:
-        self._load = await self._queue.load()
-        seen = QueueState(
-            self._load.documents,
-            self._load.size_bytes,
-            self._settings.max_queue_size,
-            self._settings.max_queue_bytes,
-            tuple(self._finished),
-            self._busy_since,
-            self._promises,
-        )
-        return decide(seen, documents, size_bytes, self._clock.monotonic(), key or "")
-
-    async def _keep_all(self, uploads: Sequence[Upload], sizes: Sequence[int], kept: list[Incoming]) -> None:
-        """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""
-        for start in range(0, len(uploads), KEPT_AT_ONCE):
-            part = slice(start, start + KEPT_AT_ONCE)
-            keeping = asyncio.gather(
-                *(asyncio.to_thread(self._keep, *one) for one in zip(uploads[part], sizes[part], strict=True)),
-                return_exceptions=True,
-            )
-            try:
-                done = await asyncio.shield(keeping)
-            except asyncio.CancelledError:
-                # The threads go on: what they keep must be known, or it stays pinned for ever.
-                kept += [one for one in await keeping if isinstance(one, Incoming)]
-                raise
-            kept += [one for one in done if isinstance(one, Incoming)]
-            for one in done:
-                if isinstance(one, BaseException):
-                    raise one
-
-    def _keep(self, upload: Upload, size: int) -> Incoming:
-        common = partial(
-            Incoming,
-            document_id=upload.id,
-            name=upload.name,
-            title=upload.title,
-            metadata=upload.metadata,
-            media_type=upload.media_type,
-            origin=upload.origin,
-        )
-        if size > self._settings.max_document_bytes:
-            return common(
-                content_hash="", size_bytes=size, error_code=DocumentTooLarge.code, error_message=self._too_large(size)
-            )
-        try:
-            content_hash, size = self._blobs.put(upload.source)
-        except SourceUnreadable as error:
-            return common(content_hash="", size_bytes=0, error_code=error.code, error_message=str(error))
-        return common(content_hash=content_hash, size_bytes=size)
-
-    def _too_large(self, size: int) -> str:
-        limit = self._settings.max_document_bytes
-        return (
-            f"the document has {size:,} bytes, the limit is {limit:,}: split it, or raise "
-            "document_processor.max_document_bytes"
-        )
-
-    def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
-        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers)
 
     # working
 
@@ -336,9 +203,12 @@ class DocumentProcessor:
             return
         if outcome.cost:
             self._learnt = learn(self._learnt, outcome.cost)
-        self._finished.append(self._clock.monotonic())
+        self._intake.ended()
         self._seconds.append(seconds)
         self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
+
+    def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
+        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers)
 
     async def _prune(self) -> None:
         """Forget what ended long ago, for as long as the service runs."""
@@ -392,9 +262,9 @@ class DocumentProcessor:
         return await self._retry(task_id=task_id)
 
     async def _retry(self, **which: str | None) -> Requeued:
-        done = await self._queue.retry(self._room(1), **which)
+        done = await self._queue.retry(self._intake.room(1), **which)
         if done.left and not done.queued:
-            raise _full(await self._decide(1, 0, None))
+            raise await self._intake.refusal()
         self._changed()
         return done
 
@@ -438,11 +308,6 @@ class DocumentProcessor:
         return self._runner
 
 
-def _full(decision: Admission) -> QueueFull:
-    retry_s = max(SHORTEST_S, decision.retry_after_s)
-    return QueueFull(f"the queue is full ({decision.reason}); try again in {retry_s:.0f} s", retry_after_s=retry_s)
-
-
 class _StageTimer:
     """Seconds spent in each stage, told as the next one begins."""
 
@@ -461,13 +326,3 @@ class _StageTimer:
         if self._stage is not None:
             self._tell(self._stage, self._clock.monotonic() - self._since)
             self._stage = None
-
-
-def _size(upload: Upload) -> int:
-    """In bytes; 0 for a file that cannot be read, which fails for itself when it is kept."""
-    if not isinstance(upload.source, str):
-        return len(upload.source)
-    try:
-        return os.stat(upload.source).st_size
-    except OSError:
-        return 0

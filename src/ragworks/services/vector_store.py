@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -31,6 +31,7 @@ from ragworks.types import (
     ServiceHealth,
     Task,
 )
+from ragworks.waiting import to_its_end
 
 NAME = "vector_store"
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -116,7 +117,7 @@ class VectorStore:
 
         The collection ``default`` is emptied instead.
         """
-        await _to_its_end(self._drop(name))
+        await to_its_end(self._drop(name))
 
     async def documents(
         self, collection: str, limit: int, after: str | None, origin: str | None = None
@@ -136,7 +137,7 @@ class VectorStore:
     async def delete_document(self, collection: str, document_id: str) -> None:
         """Returns when bytes, rows, vectors and words are gone; attempts under way are cancelled."""
         withdrawn = await self._rows.delete_document(collection, document_id)
-        await _to_its_end(self._retire(collection, withdrawn))
+        await to_its_end(self._retire(collection, withdrawn))
 
     async def forget_blobs(self, hashes: Iterable[str]) -> None:
         """Delete the bytes that nothing needs any more."""
@@ -177,7 +178,7 @@ class VectorStore:
         await self._rows.stage(version, part, words, keys, vectors)
 
     async def publish(self, task: Task, version: int) -> None:
-        await _to_its_end(self._publish(task, version))
+        await to_its_end(self._publish(task, version))
 
     async def discard(self, version: int) -> None:
         self._collector.owe([version], ())
@@ -260,13 +261,3 @@ class VectorStore:
 
 def _versions(withdrawn: Sequence[Withdrawn]) -> list[int]:
     return [one.version for one in withdrawn if one.version is not None]
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work``, and when cancelled meanwhile, cancel only then: half way is no place to leave it."""
-    running = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.gather(running, return_exceptions=True)
-        raise

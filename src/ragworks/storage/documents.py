@@ -166,7 +166,7 @@ class SqliteRows:
 
     async def describe(self, task: Task) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            versions.hold(db, task)
+            versions.require_lease(db, task)
             cursor = db.execute(
                 "UPDATE documents SET metadata = :metadata, title = coalesce(:title, title), name = :name, "
                 "origin = :origin, updated_at = :now "

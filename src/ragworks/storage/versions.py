@@ -27,7 +27,7 @@ SAME = """
 
 def begin(db: sqlite3.Connection, task: Task, document: ReadDocument, fingerprint: str, dimension: int) -> int:
     """A new version without rows. Raises ModelMismatch, CollectionNotFound, LeaseLost."""
-    hold(db, task)
+    require_lease(db, task)
     known = collection(db, task.collection)
     if known.fingerprint not in ("", fingerprint):
         raise ModelMismatch(task.collection, known.fingerprint, fingerprint)
@@ -78,7 +78,7 @@ def _title(row: sqlite3.Row, task: Task) -> str | None:
 
 def adopt(db: sqlite3.Connection, task: Task, fingerprint: str) -> Adopted | None:
     """A new version that is to get the rows of another. Raises CollectionNotFound, LeaseLost."""
-    hold(db, task)
+    require_lease(db, task)
     found = adoptable(db, task)
     if found is None or collection(db, task.collection).fingerprint != fingerprint:
         return None
@@ -98,7 +98,7 @@ def copy_chunks(db: sqlite3.Connection, adopted: Adopted, after: int, limit: int
 
     What words find beside the text begins with the title, and so with the new one.
     """
-    held(db, adopted.version)
+    require_staged(db, adopted.version)
     old, new = (
         db.execute("SELECT parsed_title FROM versions WHERE id = ?", (version,)).fetchone()
         for version in (adopted.source, adopted.version)
@@ -118,7 +118,7 @@ def copy_chunks(db: sqlite3.Connection, adopted: Adopted, after: int, limit: int
 
 
 def copy_texts(db: sqlite3.Connection, adopted: Adopted) -> None:
-    held(db, adopted.version)
+    require_staged(db, adopted.version)
     db.execute(
         "INSERT INTO texts (version, start, length, text) SELECT ?, start, length, text FROM texts WHERE version = ?",
         (adopted.version, adopted.source),
@@ -140,7 +140,7 @@ def stage(
     vectors: Sequence[NDArray[np.float32]],
 ) -> None:
     """Add a part, its text ``packed``. Raises LeaseLost."""
-    held(db, version)
+    require_staged(db, version)
     db.execute(
         "INSERT INTO texts (version, start, length, text) VALUES (?,?,?,?)", (version, part.start, len(part.text), text)
     )
@@ -165,7 +165,7 @@ def stage(
 
 def publish(db: sqlite3.Connection, task: Task, version: int, now: float) -> Withdrawn:
     """Show ``version`` instead of what was shown. Raises LeaseLost, VersionIncomplete."""
-    hold(db, task)
+    require_lease(db, task)
     row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
     staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", span(version)).fetchone()[0]
     if staged != row["chunk_count"]:
@@ -212,14 +212,14 @@ def collect_some(db: sqlite3.Connection, version: int, limit: int) -> int:
     )
 
 
-def hold(db: sqlite3.Connection, task: Task) -> None:
+def require_lease(db: sqlite3.Connection, task: Task) -> None:
     """Raises LeaseLost unless the task is this attempt's."""
     row = db.execute("SELECT state, lease FROM tasks WHERE id = ?", (task.id,)).fetchone()
     if row is None or row["state"] != "in_progress" or row["lease"] != task.lease:
         raise LeaseLost(f"task {task.id} was cancelled or taken over")
 
 
-def held(db: sqlite3.Connection, version: int) -> None:
+def require_staged(db: sqlite3.Connection, version: int) -> None:
     """Raises LeaseLost unless the version is still being staged."""
     if db.execute(f"SELECT 1 FROM versions v WHERE v.id = ? AND {STAGED}", (version,)).fetchone() is None:
         raise LeaseLost(f"version {version} is no longer being written: its task was cancelled or taken over")

@@ -12,10 +12,11 @@ from uuid import uuid4
 
 from ragworks.protocols import Clock
 from ragworks.records import DueWebhook
+from ragworks.storage.claiming import OPEN
 from ragworks.storage.sqlite import Database
 from ragworks.types import Webhook
 
-OPEN_TASK = "SELECT 1 FROM tasks WHERE tasks.job_id = jobs.id AND tasks.state IN ('queued', 'in_progress')"
+OPEN_TASK = f"SELECT 1 FROM tasks WHERE tasks.job_id = jobs.id AND tasks.state IN {OPEN}"
 
 
 class SqliteWebhooks:

@@ -1,4 +1,5 @@
-"""Old workbooks are compound files: sectors in chains. What a library would follow without end is refused here."""
+"""Old workbooks and Outlook messages are compound files: sectors in chains. What a library would follow without end
+is refused here."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ class Compound:
 
     def __init__(self, data: bytes) -> None:
         if len(data) < 512:
-            raise CorruptDocument("the old office document is cut off within its header")
+            raise CorruptDocument("the compound file is cut off within its header")
         self._data = data
         self._size: int = 1 << min(int.from_bytes(data[30:32], "little"), 12)
         if self._size < 512:
-            raise CorruptDocument("the old office document has sectors of an impossible size")
+            raise CorruptDocument("the compound file has sectors of an impossible size")
         directory, mini, difat = (int.from_bytes(data[at : at + 4], "little") for at in (48, 60, 68))
         self._next = self._table(self._fat_sectors(difat))
         _refuse_circles(self._next)
@@ -56,7 +57,7 @@ class Compound:
         while difat < _REGULAR:
             held = self._table(iter((difat,)))
             if difat in seen or not held:
-                raise CorruptDocument("the old office document is broken: its tables do not end")
+                raise CorruptDocument("the compound file is broken: its tables do not end")
             seen.add(difat)
             yield from _regular(held[:-1])
             difat = held[-1]
@@ -80,4 +81,4 @@ def _refuse_circles(following: list[int]) -> None:
             walked[sector] = start
             sector = following[sector]
         if sector < len(following) and walked[sector] == start and following[start] < _REGULAR:
-            raise CorruptDocument("the old office document is broken: a chain of its sectors goes in a circle")
+            raise CorruptDocument("the compound file is broken: a chain of its sectors goes in a circle")

@@ -11,13 +11,24 @@ from typing import Any
 from ragworks.errors import DocumentTooLarge
 from ragworks.text.assemble import Piece
 from ragworks.text.decode import decode
-from ragworks.text.parse_mail import AS_RICH, Attachment, Message, body_pieces, is_decoration, is_sealed, words_in
+from ragworks.text.parse_mail import (
+    AS_RICH,
+    LONGEST_HEADER,
+    LONGEST_NAME,
+    SEALS,
+    Attachment,
+    Message,
+    body_pieces,
+    file_name,
+    is_decoration,
+    is_sealed,
+    printable,
+    words_in,
+)
 
 MAX_PARTS = 2_000
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
-_LONGEST_HEADER, _LONGEST_NAME = 10_000, 200
 _SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
-_SEALS = frozenset({"application/pgp-encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 
 
 class _Bounded(EmailPolicy):
@@ -25,9 +36,9 @@ class _Bounded(EmailPolicy):
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         try:
-            return super().header_fetch_parse(name, value[:_LONGEST_HEADER])
+            return super().header_fetch_parse(name, value[:LONGEST_HEADER])
         except Exception:  # the library lets errors of every kind through
-            return value[:_LONGEST_HEADER]
+            return value[:LONGEST_HEADER]
 
 
 def read_eml(data: bytes) -> Message:
@@ -61,11 +72,7 @@ def _message(parsed: EmailMessage) -> Message:
 
 
 def _header(part: EmailMessage, name: str) -> str:
-    return _printable(str(part[name] or ""))
-
-
-def _printable(text: str) -> str:
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+    return printable(str(part[name] or ""))
 
 
 class _Parts:
@@ -109,11 +116,11 @@ class _Parts:
         return body_pieces(text, None) if kind == "text/html" else body_pieces(None, text)
 
     def _attach(self, part: EmailMessage, kind: str, inside: Any, within_page: bool) -> None:
-        if kind in _SEALS:
+        if kind in SEALS:
             self.sealed = True
         elif kind == "message/rfc822" and isinstance(inside, list) and inside:
             nested = inside[0]
-            name = _file_name(part) or _header(nested, "Subject")[:_LONGEST_NAME] or "message"
+            name = _file_name(part) or _header(nested, "Subject")[:LONGEST_NAME] or "message"
             self.attachments.append(Attachment(name, lambda: _message(nested)))
         elif kind not in _SIGNATURES and not (
             within_page and isinstance(inside, str) and is_decoration(kind, len(inside) * 3 // 4)
@@ -131,7 +138,7 @@ def _file_name(part: EmailMessage) -> str:
         name = part.get_filename() or ""
     except Exception:  # as in _Bounded
         name = ""
-    return _printable(name.replace("\\", "/").rsplit("/", 1)[-1])[:_LONGEST_NAME]
+    return file_name(name)
 
 
 def _bytes(part: EmailMessage) -> bytes:

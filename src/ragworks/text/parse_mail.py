@@ -14,6 +14,10 @@ from ragworks.types import Parsed
 MAX_DEPTH = 5
 MAX_ATTACHMENTS = 500
 MAX_CHARACTERS = 50_000_000
+LONGEST_HEADER, LONGEST_NAME = 10_000, 200
+SEALS = frozenset({"application/pgp-encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
+"""Media types of parts that are encrypted, or wrapped so that they might be."""
+
 _PGP = b"-----BEGIN PGP MESSAGE-----"
 # A page that says less than this share of its plain version is a frame around pictures, and the plain one is read.
 AS_RICH = 0.8
@@ -76,6 +80,16 @@ def body_pieces(html: str | None, plain: str | None) -> tuple[Piece, ...]:
 
 def words_in(pieces: Iterable[Piece]) -> int:
     return sum(len(piece.text.split()) for piece in pieces)
+
+
+def file_name(path: str) -> str:
+    """What an attachment is called: the last part of whatever path a program wrote."""
+    return printable(path.replace("\\", "/").rsplit("/", 1)[-1])[:LONGEST_NAME]
+
+
+def printable(text: str) -> str:
+    """The text on one line, without lone surrogates."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def is_sealed(data: bytes) -> bool:

@@ -10,8 +10,18 @@ from datetime import UTC, datetime, timedelta
 from olefile import OleFileIO
 
 from ragworks.errors import CorruptDocument
+from ragworks.text.compound import Compound
 from ragworks.text.decode import decode
-from ragworks.text.parse_mail import Attachment, Message, body_pieces, is_decoration, is_sealed
+from ragworks.text.parse_mail import (
+    LONGEST_HEADER,
+    SEALS,
+    Attachment,
+    Message,
+    body_pieces,
+    file_name,
+    is_decoration,
+    is_sealed,
+)
 
 _PROPERTIES = "__properties_version1.0"
 _ATTACHED, _RECIPIENT = "__attach_version1.0_#", "__recip_version1.0_#"
@@ -25,8 +35,6 @@ _NAME, _SMTP, _ADDRESS = "3001", "39FE", "3003"
 _LONG_NAME, _SHORT_NAME, _DATA, _MIME, _CONTENT_ID = "3707", "3704", "3701", "370E", "3712"
 _SENT, _DELIVERED, _CODE_PAGE, _RECIPIENT_KIND = 0x00390040, 0x0E060040, 0x3FFD0003, 0x0C150003
 _TO, _CC = 1, 2
-_LONGEST_HEADER, _LONGEST_NAME = 10_000, 200
-_SEALS = ("application/pgp-encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 
 
 def is_msg(data: bytes) -> bool:
@@ -39,6 +47,7 @@ def is_msg(data: bytes) -> bool:
 
 def read_msg(data: bytes) -> Message:
     """The message. Raises CorruptDocument, or whatever the library raises on a broken file."""
+    Compound(data)  # refuses sectors in a circle, which the library follows for as long as a stream claims to be
     ole = OleFileIO(io.BytesIO(data))
     return _message(_Storage(ole, (), _ROOT, tuple(tuple(path) for path in ole.listdir(streams=True, storages=True))))
 
@@ -106,7 +115,7 @@ def _message(at: _Storage) -> Message:
     body = () if sealed else body_pieces(html, plain)
     attachments = []
     for number, one in enumerate(at.inside(_ATTACHED, _LEAF), start=1):
-        sealed |= one.text(_MIME).lower() in _SEALS or is_sealed(one.binary(_DATA)[:1000])
+        sealed |= one.text(_MIME).lower() in SEALS or is_sealed(one.binary(_DATA)[:1000])
         if not (one.text(_CONTENT_ID) and is_decoration(_kind(one), len(one.binary(_DATA)))):
             attachments.append(_attachment(one, number))
     only_rtf = not body and not sealed and at.binary(_RTF)
@@ -124,7 +133,7 @@ def _headers(at: _Storage) -> dict[str, str]:
         "Date": sent.strftime("%Y-%m-%dT%H:%M:%SZ") if sent else "",
         "Subject": at.text(_SUBJECT),
     }
-    return {name: " ".join(value.split())[:_LONGEST_HEADER] for name, value in shown.items() if value.strip()}
+    return {name: " ".join(value.split())[:LONGEST_HEADER] for name, value in shown.items() if value.strip()}
 
 
 def _person(at: _Storage) -> str:
@@ -146,5 +155,4 @@ def _kind(at: _Storage) -> str:
 def _attachment(at: _Storage, number: int) -> Attachment:
     name = at.text(_LONG_NAME) or at.text(_SHORT_NAME) or at.text(_NAME) or f"attachment {number}"
     nested = next(at.inside(_NESTED, _INNER), None)
-    called = " ".join(name.replace("\\", "/").rsplit("/", 1)[-1].split())[:_LONGEST_NAME]
-    return Attachment(called, (lambda: at.binary(_DATA)) if nested is None else (lambda: _message(nested)))
+    return Attachment(file_name(name), (lambda: at.binary(_DATA)) if nested is None else (lambda: _message(nested)))

@@ -17,6 +17,7 @@ from ragworks.errors import NotReady, RagworksError
 from ragworks.policies.batching import BatchSettings, WaitingText, choose
 from ragworks.protocols import Clock, Model
 from ragworks.types import TextKind
+from ragworks.waiting import news_or_time
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -205,14 +206,7 @@ class Batcher:
     async def _change(self, within_s: float | None) -> None:
         """Until the line changes or the time is over."""
         self._changed.clear()
-        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._changed.wait())]  # both end here, or are cancelled
-        if within_s is not None:
-            waits.append(asyncio.create_task(self._clock.sleep(within_s)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await news_or_time(self._changed, self._clock, within_s)
 
     async def _in_thread(
         self, call: Callable[[Sequence[_Waiting]], Sequence[T | Exception]], items: list[_Waiting]

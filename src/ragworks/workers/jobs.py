@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -17,6 +17,7 @@ from ragworks.protocols import Clock
 from ragworks.records import Cost
 from ragworks.storage_protocols import JobQueue
 from ragworks.types import Stage, Task
+from ragworks.waiting import news_or_time
 from ragworks.workers.attempt import DISK, Attempt
 from ragworks.workers.leases import LeaseKeeper
 
@@ -179,16 +180,8 @@ class JobRunner:
         return max(0.0, self._paused_until - self._clock.monotonic())
 
     async def _wait(self, news: asyncio.Event, timeout_s: float | None) -> None:
-        if self._stopping:
-            return
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(news.wait())]
-        if timeout_s is not None:
-            waits.append(asyncio.ensure_future(self._clock.sleep(timeout_s)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
+        if not self._stopping:
+            await news_or_time(news, self._clock, timeout_s)
 
     async def _attempt(self, task: Task) -> None:
         started = self._clock.monotonic()

@@ -11,8 +11,6 @@ import binascii
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any, Protocol
 
@@ -21,9 +19,11 @@ import structlog
 
 from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.delivering import Reply, Verdict, decide
+from ragworks.policies.retrying import named_s
 from ragworks.protocols import Clock
 from ragworks.records import DueWebhook
 from ragworks.types import Job
+from ragworks.waiting import news_or_time
 
 log = structlog.get_logger("ragworks.webhooks")
 
@@ -127,7 +127,8 @@ class Webhooks:
                 task = asyncio.create_task(self._deliver(due), name=f"webhook-{due.id}")
                 self._running[due.url] = task
                 task.add_done_callback(lambda _, url=due.url: self._over(url))  # type: ignore[misc]
-            await self._wait(news)
+            if not self._stopping:
+                await news_or_time(news, self._clock, LOOK_AGAIN_S)
 
     def _over(self, url: str) -> None:
         del self._running[url]
@@ -146,15 +147,6 @@ class Webhooks:
             log.error("webhooks_failed", action="webhooks_failed", error=repr(error), pause_s=LOOK_AGAIN_S)
             return []
         return [one for one in due if one.url not in busy][:free]
-
-    async def _wait(self, news: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(self._clock.sleep(LOOK_AGAIN_S))]
-        try:
-            if not self._stopping:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
 
     async def _deliver(self, due: DueWebhook) -> None:
         try:
@@ -180,7 +172,7 @@ class Webhooks:
                 asyncio.timeout(self._timeout_s),
                 self._http.stream("POST", due.url, content=body, headers=headers) as response,
             ):
-                pause = _retry_after_s(response.headers.get("Retry-After", ""), self._clock.now())
+                pause = named_s(response.headers.get("Retry-After", ""), self._clock.now())
                 return Reply(response.status_code, retry_after_s=pause)
         except (TimeoutError, httpx.TimeoutException):
             return Reply(None, f"the receiver did not answer within {self._timeout_s:g} s")
@@ -249,17 +241,6 @@ def _problem(url: str) -> str | None:
     if parsed.userinfo:
         return "found one with a user name or password: they would be stored and shown; the signature says who calls"
     return None
-
-
-def _retry_after_s(value: str, now: float) -> float | None:
-    """Seconds to wait, from seconds or from a date as HTTP writes it; None when it says nothing that can be read."""
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        at: datetime = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, at.timestamp() - now)
 
 
 def _log(due: DueWebhook, verdict: Verdict) -> None:

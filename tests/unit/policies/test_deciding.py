@@ -85,3 +85,12 @@ def test_a_need_that_is_not_there_and_a_circle_are_refused() -> None:
         start_order({"search": ("store",)}, {})
     with pytest.raises(InvalidSettings, match="circle"):
         start_order({"a": ("b",), "b": ("a",)}, {})
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("1.5", 1.5), ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0), ("-5", 0.0)]
+    + [(header, None) for header in ("", "soon", "nan", "9" * 400, "Fri, 01 Jan 10000 00:00:00 GMT")],
+)
+def test_a_retry_after_is_read_as_seconds_or_as_a_date(header: str, seconds: float | None) -> None:
+    assert retrying.named_s(header, now=60.0) == seconds

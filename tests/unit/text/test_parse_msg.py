@@ -67,3 +67,14 @@ def test_a_message_whose_streams_are_cut_off_is_broken() -> None:
     whole = msg("Hello Bob" * 1000)
     with pytest.raises(CorruptDocument):
         parse(whole[: len(whole) - 4000], "a.msg")
+
+
+def test_a_message_whose_sectors_go_in_a_circle_is_refused() -> None:
+    """The library followed them for as long as the stream claimed to be: 53 KB became 1.5 GB."""
+    data = bytearray(msg("Hello", attached=[("long.txt", b"steel and bells " * 1000)]))
+    entry = data.index("__substg1.0_37010102".encode("utf-16-le"))
+    first = int.from_bytes(data[entry + 116 : entry + 120], "little")
+    fat = 512 * (1 + int.from_bytes(data[76:80], "little"))
+    data[fat + 4 * (first + 3) : fat + 4 * (first + 4)] = first.to_bytes(4, "little")
+    with pytest.raises(CorruptDocument, match="circle"):
+        parse(bytes(data), "a.msg")
