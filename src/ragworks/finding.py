@@ -51,7 +51,7 @@ def origin_of(folder: Path) -> str:
 
 
 def look(folder: Path, data_folder: Path) -> tuple[list[Source], list[Skipped]]:
-    """Like ``find`` of one folder, but of two files that would be one document the later is skipped."""
+    """Every file of one folder and all below it; of two that would be one document the later is skipped."""
     sources: dict[str, Source] = {}
     skipped: list[Skipped] = []
     for found in _below(folder, data_folder.resolve()):
@@ -66,13 +66,19 @@ def find(paths: Sequence[Path], data_folder: Path) -> tuple[list[Source], list[S
     """Every file of ``paths``, folders with all below them, in order of name; and what was skipped.
 
     A file in a folder is called by its path below that folder, a file given by itself by its last name. Raises
-    InvalidInput if two files would be the same document.
+    InvalidInput if files of two paths would be the same document.
     """
     sources: list[Source] = []
     skipped: list[Skipped] = []
     for path in paths:
-        for found in _below(path, data_folder.resolve()) if path.is_dir() else [_examined(path, path.name, None)]:
-            (sources if isinstance(found, Source) else skipped).append(found)  # type: ignore[arg-type]
+        if path.is_dir():
+            found, left_out = look(path, data_folder)
+            sources += found
+            skipped += left_out
+        elif isinstance(one := _examined(path, path.name, None), Source):
+            sources.append(one)
+        else:
+            skipped.append(one)
     return _distinct(sources), skipped
 
 

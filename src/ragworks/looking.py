@@ -157,21 +157,10 @@ async def noticing_changes(
     loop, news, stop = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def listen() -> None:
-        listening = False
         try:
-            for changes in watchfiles.watch(
-                folder,
-                watch_filter=lambda change, path: relevant(Path(path)),
-                debounce=DEBOUNCE_MS,
-                rust_timeout=TICK_MS,
-                yield_on_timeout=True,
-                stop_event=stop,
-                raise_interrupt=False,
-                ignore_permission_denied=True,
-            ):
-                if changes or not listening:
-                    loop.call_soon_threadsafe(news.set)
-                listening = True
+            while not stop.is_set():
+                if not _listen(folder, relevant, lambda: loop.call_soon_threadsafe(news.set), stop):
+                    stop.wait(TICK_MS / 1000)
         except (OSError, RuntimeError) as error:
             loop.call_soon_threadsafe(on_failure, str(error))
 
@@ -183,6 +172,32 @@ async def noticing_changes(
     finally:
         stop.set()
         await asyncio.shield(asyncio.to_thread(listener.join))
+
+
+def _listen(folder: Path, relevant: Callable[[Path], bool], tell: Callable[[], object], stop: threading.Event) -> bool:
+    """Tell of changes until stopped, or until the folder is gone; False if it was not there.
+
+    Who listens to a folder that was deleted hears nothing of one made in its place, which often has its inode too.
+    """
+    if not folder.exists():  # watchfiles would listen to nothing, and say nothing
+        return False
+    listening = False
+    for changes in watchfiles.watch(
+        folder,
+        watch_filter=lambda change, path: path == str(folder) or relevant(Path(path)),
+        debounce=DEBOUNCE_MS,
+        rust_timeout=TICK_MS,
+        yield_on_timeout=True,
+        stop_event=stop,
+        raise_interrupt=False,
+        ignore_permission_denied=True,
+    ):
+        if changes or not listening:
+            tell()
+        listening = True
+        if (watchfiles.Change.deleted, str(folder)) in changes:
+            break
+    return True
 
 
 def _signature(path: Path) -> tuple[Signature, float]:

@@ -250,7 +250,10 @@ class JobQueue(Protocol):
         ...
 
     async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
-        """The documents whose last attempt failed and that were not submitted again since, latest first."""
+        """The documents whose last attempt failed and that were not submitted again since, latest first.
+
+        ``after`` may have been retried meanwhile. Raises InvalidInput if it is no task, or was forgotten.
+        """
         ...
 
     async def costs(self, limit: int) -> Sequence[Cost]:

@@ -564,6 +564,31 @@ async def test_the_operating_system_tells_of_changes_below_and_only_of_those_tha
     assert lines == []
 
 
+async def test_a_folder_made_anew_in_the_place_of_a_deleted_one_is_listened_to(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    """It has often the inode of the one before, and was then taken for it: its files waited for ten minutes."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    asked: list[str] = []
+
+    def relevant(path: Path) -> bool:
+        asked.append(path.name)
+        return True
+
+    async with noticing_changes(folder, relevant, lines.append) as news:
+        await asyncio.wait_for(news.wait(), 30)
+        news.clear()
+        folder.rmdir()
+        await asyncio.wait_for(news.wait(), 30)
+        news.clear()
+        folder.mkdir()
+        await asyncio.wait_for(news.wait(), 30)  # for what changed before anybody listened
+        (folder / "a.md").write_text("1")
+        await until(lambda: "a.md" in asked)
+    assert lines == []
+
+
 async def test_where_changes_are_not_told_somebody_says_so(
     tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

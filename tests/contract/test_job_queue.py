@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, JobNotFound
+from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, InvalidInput, JobNotFound
 from ragworks.records import Cost, Load, OpenWork, Requeued
 from ragworks.types import Stage, Task, TaskState
 from stores import ROOM, Opened, incoming, publish
@@ -256,6 +256,20 @@ async def test_dead_letters_of_all_jobs_are_listed_latest_first_page_by_page(sto
     letter = first.data[0]
     assert (letter.error_code, letter.error_message, letter.attempts) == ("corrupt_document", "c is cut off", 1)
     assert (letter.stage, letter.failed_at) == (Stage.PARSING, storage.clock.now())
+
+
+async def test_dead_letters_are_listed_behind_one_that_was_retried_and_never_from_the_top_again(
+    storage: Opened,
+) -> None:
+    """Behind one that was forgotten meanwhile the first page came again, and whoever followed went in a circle."""
+    for name in ("a", "b"):
+        await submit(storage, name)
+        await fail(storage)
+    first = await storage.jobs.dead_letters(1, None)
+    await storage.jobs.retry(ROOM, task_id=first.last_id)
+    assert [one.id for one in (await storage.jobs.dead_letters(1, first.last_id)).data] == ["a"]
+    with pytest.raises(InvalidInput, match="expected the task_id of a dead letter, found 'task_gone'"):
+        await storage.jobs.dead_letters(1, "task_gone")
 
 
 async def test_what_waits_for_another_attempt_or_was_submitted_again_is_no_dead_letter(storage: Opened) -> None:

@@ -80,9 +80,11 @@ def test_what_could_not_be_looked_at_is_told_from_what_is_no_document(folder, tm
     }
 
 
-def test_of_two_files_in_a_folder_that_would_be_one_document_a_look_takes_the_first(folder):
+@pytest.mark.parametrize("way", [look, lambda folder, data: find([folder], data)])
+def test_of_two_files_in_a_folder_that_would_be_one_document_the_first_is_taken(folder, way):
+    """Such a pair once kept a whole folder out of `ragworks ingest`, with the advice to do what had been done."""
     (folder / "a\x07.md").write_text("x")
-    sources, [skipped] = look(folder, Path("data"))
+    sources, [skipped] = way(folder, Path("data"))
     assert [one.path.name for one in sources if one.name == "a.md"] == ["a\x07.md"]
     assert "would be the same document as" in skipped.reason
 

@@ -143,7 +143,9 @@ class _Limited:
 
 def _too_large(limit: int, found: str, uploads: bool) -> SubmissionTooLarge:
     advice = (
-        "send fewer files at a time" if uploads else "send fewer documents at a time, or send them as files (multipart)"
+        "send fewer or smaller files"
+        if uploads
+        else "send fewer documents at a time, or send them as files (multipart)"
     )
     return SubmissionTooLarge(f"expected a body of at most {limit} bytes, found {found}; {advice}")
 

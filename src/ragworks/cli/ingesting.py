@@ -16,7 +16,7 @@ from ragworks.cli.failing import FAILED, run
 from ragworks.cli.options import AsJson, Config, Data, InCollection, InOrder, Place, Url
 from ragworks.cli.output import emit, say, table
 from ragworks.cli.progress import Progress, showing
-from ragworks.errors import InvalidInput
+from ragworks.errors import InvalidInput, ServerUnreachable
 from ragworks.finding import Skipped, Source, find
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Given:
     priority: Priority = "normal"
 
 
+FEW_SKIPPED = 5  # that an error names
+RESUME = "what was accepted is on disk and goes on with it; then run the same command again: what is in is left alone"
 INTERRUPTED = "interrupted; what was accepted is on disk and goes on with the server (`ragworks jobs` shows it)"
 
 
@@ -90,12 +92,16 @@ def _watch(place: Place, paths: Sequence[Path], given: Given, wait: bool, as_jso
 async def _ingest(place: Place, paths: Sequence[Path], given: Given, wait: bool, quiet: bool) -> dict[str, Any]:
     sources, skipped = find(paths, Path(place.settings().server.data))
     if not sources:
-        why = "; ".join(f"{one.path}: {one.reason}" for one in skipped)
+        why = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:FEW_SKIPPED])
+        why += f"; and {len(skipped) - FEW_SKIPPED} more" if len(skipped) > FEW_SKIPPED else ""
         raise InvalidInput(f"there is no file to ingest in {', '.join(map(str, paths))}{f' ({why})' if why else ''}")
     started = time.perf_counter()
     with showing(quiet) as progress:
         async with place.client(create=True) as client:
-            tally = await ingest_sources(client, sources, given, progress, wait=wait)
+            try:
+                tally = await ingest_sources(client, sources, given, progress, wait=wait)
+            except ServerUnreachable as error:
+                raise ServerUnreachable(f"{error} {RESUME}") from error
     return summarised(given.collection, tally, skipped, wait, time.perf_counter() - started)
 
 

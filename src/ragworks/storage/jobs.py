@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from ragworks.errors import CollectionNotFound, IdempotencyKeyReused
+from ragworks.errors import CollectionNotFound, IdempotencyKeyReused, InvalidInput
 from ragworks.policies.estimating import kind_of
 from ragworks.protocols import Clock
 from ragworks.records import UNCHANGED, Acceptance, Cost, Incoming, Load, OpenWork, Requeued
@@ -240,10 +240,12 @@ class SqliteJobs:
         return await self._database.write(work)
 
     async def dead_letters(self, limit: int, after: str | None) -> Page[DeadLetter]:
-        """The documents whose last attempt failed, over all jobs, latest submission first."""
+        """The documents whose last attempt failed, over all jobs, latest submission first. Raises InvalidInput."""
 
         def work(db: sqlite3.Connection) -> Page[DeadLetter]:
             found = db.execute("SELECT seq FROM tasks WHERE id = ?", (after,)).fetchone() if after else None
+            if after and not found:  # beginning again would lead whoever follows last_id in a circle
+                raise InvalidInput(f"after: expected the task_id of a dead letter, found {after!r}; list without it")
             rows = db.execute(
                 f"SELECT * FROM tasks WHERE state = 'failed' AND seq < ? AND NOT {SUPERSEDED} "
                 "ORDER BY seq DESC LIMIT ?",

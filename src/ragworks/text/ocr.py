@@ -124,7 +124,7 @@ def _rendered(document: Any, at: int) -> Any:
 
 def _frames(data: bytes) -> Iterator[Any]:
     """The pages of a TIFF, or the picture (the first one, if it moves), upright, in colour and not too large."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
@@ -132,6 +132,8 @@ def _frames(data: bytes) -> Iterator[Any]:
             image = Image.open(BytesIO(data))
         except Image.DecompressionBombError as error:
             raise DocumentTooLarge(f"the image is too large: {error}; reduce it and submit it again") from error
+        except UnidentifiedImageError as error:  # whose words name an object in memory
+            raise CorruptDocument("the image is broken and cannot be opened; export it anew") from error
         except OSError as error:
             raise CorruptDocument(f"the image is broken and cannot be opened: {error}") from error
         for number in range(MAX_PAGES if image.format == "TIFF" else 1):

@@ -44,7 +44,7 @@ async def test_what_cannot_be_stored_and_sent_back_unchanged_is_refused(
         ({"top_k": True}, "top_k: expected a whole number, found true"),
         ({"mode": "fuzzy"}, "mode: expected one of 'hybrid', 'dense' or 'lexical', found 'fuzzy'"),
         ({"topk": 5}, "topk: expected 'top_k' (did you mean that?), found the unknown field 'topk'"),
-        ({"query": ""}, "query: expected at least 1 character(s), found ''"),
+        ({"query": ""}, "query: expected a length of at least 1, found ''"),
         ({"filter": []}, "filter: expected a JSON object, found []"),
         ({"rerank": "yes"}, "rerank: expected true or false, found 'yes'"),
         (

@@ -79,7 +79,7 @@ async def test_json_documents_are_accepted_with_the_address_of_their_job(
     ("entry", "field", "expected"),
     [
         ({"text": "x"}, "documents[1].id", "a value"),
-        ({"id": "", "text": "x"}, "documents[1].id", "at least 1 character(s)"),
+        ({"id": "", "text": "x"}, "documents[1].id", "a length of at least 1"),
         ({"id": "x" * 513, "text": "x"}, "documents[1].id", "at most 512 characters"),
         ({"id": 7, "text": "x"}, "documents[1].id", "text"),
         ({"id": "x"}, "documents[1].text", "a value"),

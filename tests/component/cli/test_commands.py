@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import asynccontextmanager
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from ragworks.cli import main
 from ragworks.cli.options import Place
 from ragworks.client import Client
+from ragworks.errors import ServerUnreachable
 from ragworks.local_transport import LocalTransport
 
 
@@ -77,6 +79,29 @@ def test_ingest_prints_one_json_document_and_nothing_else(printed, folder):
 def test_ingest_of_an_empty_folder_says_so(printed, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "there is no file to ingest in empty" in printed("ingest", "empty", code=1).err
+
+
+def test_ingest_of_a_folder_without_a_single_file_names_a_few_of_what_is_there(printed, tmp_path):
+    """`ragworks ingest /dev` answered with every device of the machine."""
+    (tmp_path / "pipes").mkdir()
+    for number in range(7):
+        os.mkfifo(tmp_path / "pipes" / f"{number}")
+    err = printed("ingest", "pipes", code=1).err
+    assert err.count("not a regular file") == 5
+    assert "; and 2 more)" in err
+
+
+def test_ingest_into_a_server_that_goes_away_says_how_to_go_on(printed, folder, monkeypatch):
+    """At a restart of the server nothing told whether what had gone in was lost, or would be in twice."""
+
+    async def submit(*_, **__):
+        raise ServerUnreachable("the server at http://fake cannot be reached")
+
+    monkeypatch.setattr(Client, "submit_files", submit)
+    err = printed("ingest", str(folder), code=1).err
+    assert "server_unreachable: the server at http://fake cannot be reached" in err
+    assert "what was accepted is on disk" in err
+    assert "run the same command again" in err
 
 
 def test_ingest_names_the_links_that_it_did_not_follow(printed, folder, tmp_path):
