@@ -82,7 +82,7 @@ class OpenAIEmbedder:
         self._http = httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=None)
         try:
             await self._prove()
-        except BaseException:
+        except BaseException:  # also when cancelled: nobody else would close it
             await self.close()
             raise
 
