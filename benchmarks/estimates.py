@@ -122,7 +122,8 @@ def drawn(rng: Random, sources: list[Source], before: Drawn) -> Drawn:
     if before[1] and rng.random() < REPEATED:
         return f"{before[0]} again", [(f"again/{name}", content) for name, content in before[1]]
     count = rng.choice(SIZES)
-    chosen = rng.sample([source for source in sources if source.documents], k=rng.choice((1, 2)))
+    left = [source for source in sources if source.documents]
+    chosen = rng.sample(left, k=min(rng.choice((1, 2)), len(left)))
     documents = []
     for source in chosen:
         share = min(len(source.documents), -(-count // len(chosen)))
