@@ -15,12 +15,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ragworks.errors import StorageFull
 from ragworks.protocols import OnStage
-from ragworks.text.chunk import chunk
-from ragworks.text.clean import clean
-from ragworks.text.enrich import enrich
 from ragworks.text.names import stem
-from ragworks.text.ocr import on_recognised
-from ragworks.text.parse import parse
 from ragworks.text.parts import parts
 from ragworks.text.tokens import Tokenize, wordpiece, words
 from ragworks.types import Part, ReadDocument, Stage, Task, TitleFrom
@@ -134,6 +129,13 @@ def read_document(
     The parts go to the file ``spool`` one after another, not into the result. Raises a DocumentError, StorageFull.
     Blocks; ``report`` hears of each stage as it begins, and of what takes long within it.
     """
+    # Late: only workers need the parsers, which take a server 0.4 s to import.
+    from ragworks.text.chunk import chunk
+    from ragworks.text.clean import clean
+    from ragworks.text.enrich import enrich
+    from ragworks.text.ocr import on_recognised
+    from ragworks.text.parse import parse
+
     report((Stage.PARSING, 0.0))
     with on_recognised(lambda: report((Stage.PARSING, RECOGNISED_PAGE_S))):
         parsed = parse(Path(path).read_bytes(), name, media_type)
