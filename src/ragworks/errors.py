@@ -17,6 +17,7 @@ RagworksError
 │   ├── QueueFull                try again after retry_after_s
 │   ├── SubmissionTooLarge       could never fit
 │   ├── NotReady                 a service is still starting, or down
+│   ├── ReplicaLost              a replica ended before it answered
 │   └── EndpointUnavailable      no endpoint of a remote model can be asked now
 ├── StorageFull                  disk full or read-only; nothing was changed
 ├── CannotStart                  this process cannot serve
@@ -143,6 +144,14 @@ class NotReady(Refused):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ReplicaLost(Refused):
+    """The replica ended before it answered; whether the call took effect there is not known."""
+
+    code = "replica_lost"
+    transient = True
+    retry_after_s = 1.0
 
 
 class EndpointUnavailable(Refused):

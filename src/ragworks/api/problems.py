@@ -54,6 +54,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.Refused: Row(503, "Refused", "Try again after Retry-After seconds."),
     errors.QueueFull: Row(429, "Queue full", "Try again after Retry-After seconds; nothing was accepted."),
     errors.SubmissionTooLarge: Row(413, "Submission too large", "Send fewer or smaller documents in one submission."),
+    errors.ReplicaLost: Row(
+        503, "Replica lost", "Try again after Retry-After seconds; `ragworks why` says what ended it."
+    ),
     errors.NotReady: Row(
         503, "Not ready", "Try again after Retry-After seconds; GET /readyz?verbose says what is missing."
     ),

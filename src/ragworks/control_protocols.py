@@ -1,0 +1,124 @@
+"""The seams of the control plane: what runs a replica, and where its decisions are kept.
+
+Read downwards: what a replica is made of, the replica, the place where it lives, the record of decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ragworks.protocols import Service
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """One copy of a service: ``factory(*arguments)`` makes it, in the place where it will live.
+
+    ``factory`` must be importable by its name and ``arguments`` picklable, wherever a runtime may take them.
+    ``implementation`` and ``version`` say which code runs there, and are shown beside the replica.
+    """
+
+    service: str
+    factory: Callable[..., Service]
+    arguments: tuple[Any, ...] = ()
+    implementation: str = "default"
+    version: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a replica takes, or None where it shares a process and cannot be told apart.
+
+    ``cpu_percent`` is of one core since it was last asked (None the first time), ``memory_bytes`` resident.
+    """
+
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+
+
+class Replica(Protocol):
+    """A service that runs somewhere; its verbs are called by name.
+
+    ``id`` is unique for the life of the server; ``pid`` is the process it lives in. ``slots`` is how many calls it
+    works on at once; what comes beyond waits there, up to ``max_calls`` in flight, where NotReady refuses more.
+    """
+
+    id: str
+    spec: ReplicaSpec
+    pid: int
+
+    async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
+        """What the verb returns; arrays arrive read-only. Cancelling cancels it there, too, as does the timeout.
+
+        Raises what the verb raises, TimeoutError, and ReplicaLost when the replica ended before it answered: whether
+        the verb took effect is then unknown.
+        """
+        ...
+
+    def stream(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> AsyncIterator[Any]:
+        """The items of a verb that is an asynchronous generator, one by one; closing the iterator early closes it
+        there. ``timeout_s`` is for the wait for each item. Raises as ``call`` does."""
+        ...
+
+    def usage(self) -> Usage: ...
+
+    async def ended(self) -> str:
+        """Return when the replica is gone, whoever ended it, with what is known of why."""
+        ...
+
+    async def stop(self, drain_s: float) -> None:
+        """Refuse new calls, let those in flight end within ``drain_s``, then ``shutdown`` there and let go of it.
+
+        Harmless when it is gone already, and when called twice.
+        """
+        ...
+
+    async def kill(self) -> None:
+        """End it now, whatever it does; returns when it is gone."""
+        ...
+
+
+class Runtime(Protocol):
+    """A place where replicas live. Leaving its context ends those that are left."""
+
+    async def start(self, spec: ReplicaSpec, replica_id: str) -> Replica:
+        """A replica whose ``initialize`` has returned. Cancelling leaves nothing behind.
+
+        Raises what ``initialize`` raises, or ReplicaLost when it ended before it was ready.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decision of the control plane: ``policy`` given ``inputs`` answers ``decision``, every time.
+
+    ``inputs`` and ``decision`` are JSON. ``id`` grows; ``at`` is seconds since the epoch. ``policy`` is empty where
+    something merely happened (a replica died), and then ``inputs`` says what was seen.
+    """
+
+    id: int
+    at: float
+    action: str
+    service: str
+    replica: str | None
+    policy: str
+    inputs: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    reason: str
+
+
+class EventLog(Protocol):
+    """Where events are kept: a database of its own, of bounded size."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Add events; their ids are given here. The oldest go when there are too many. Raises StorageFull."""
+        ...
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int = 0, limit: int = 100
+    ) -> Sequence[Event]:
+        """Events younger than ``since`` with an id above ``after``: the newest ``limit`` of them, oldest first."""
+        ...
