@@ -110,6 +110,30 @@ class Event:
     reason: str
 
 
+class Record(Protocol):
+    """Told of every decision of one service's control loops. Returns at once and never raises.
+
+    ``policy`` names the pure function that decided, ``inputs`` its arguments by name as they were passed, with the seed
+    in place of a ``Random``, so that ``policy(**inputs)`` can be asked again. Without a policy, ``inputs`` is what was
+    seen.
+    """
+
+    def __call__(
+        self,
+        action: str,
+        *,
+        reason: str,
+        replica: str | None = None,
+        policy: str = "",
+        inputs: Mapping[str, Any] | None = None,
+        decision: Any = None,
+    ) -> None: ...
+
+
+def unrecorded(action: str, **_: Any) -> None:
+    """A Record that keeps nothing."""
+
+
 class EventLog(Protocol):
     """Where events are kept: a database of its own, of bounded size."""
 
