@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import secrets
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -87,7 +89,8 @@ def main() -> None:
     parser.add_argument("--fast", type=float, default=0.02)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+    # Ray prints what it has to say to standard output.
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, contextlib.redirect_stdout(sys.stderr):
         rows = measured(Path(folder), given)
     found = {"machine": machine(), "commit": commit(), "given": vars(given), "rows": rows}
     print(json.dumps(found, indent=2) if given.json else table(rows))
