@@ -22,8 +22,8 @@ from ragworks.errors import ModelMismatch
 from ragworks.models.hashing import HashingEmbedder
 
 TESTS = Path(__file__).parents[1]
-LIMIT_S = 100
-"""27 s on two cores that do little else, of which Ray takes 20 to start itself and six replicas."""
+LIMIT_S = 150
+"""24 s on two cores, of which Ray takes 20 to start itself and six replicas; 71 s beside eleven busy programs."""
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'ragworks[ray]'"),
@@ -87,7 +87,7 @@ def test_an_error_of_ours_comes_back_as_itself(seen: dict[str, Any]) -> None:
 def test_a_slow_replica_gets_the_smaller_share_by_our_router(seen: dict[str, Any]) -> None:
     """In turn it would get half. It takes 1 s, the other 0.02 s; on busy cores, say 0.3 s more each, four callers keep
     both busy in proportion to their speed, and the slow one gets 0.32 of 1.62: a fifth of the calls. A third leaves
-    room."""
+    room: it got 2 to 4 of 60 at loads of 8 to 13."""
     shares = seen["shares"]
     assert shares["all"] == 60
     assert shares["slow"] <= 20
