@@ -110,7 +110,13 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
-        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
+        self.vector_store = VectorStore(
+            parts.rows,
+            parts.blobs,
+            parts.indexes,
+            parts.clock,
+            on_forgotten=lambda keys: self.embeddings_service.forget(keys),
+        )
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
             lambda: _model(settings.embeddings_service, parts.clock, parts.rng),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,10 @@ class EmbeddingsService:
     def clear_cache(self) -> int:
         """Forget the vectors in memory; how many there were. What the store holds is not this cache's to forget."""
         return self._cache.clear()
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Drop these from memory: their passages were deleted. One that another passage holds is found in the store."""
+        self._cache.drop(keys)
 
     def _hit_rate(self) -> float:
         hits = self._counts["memory_hits"] + self._counts["stored_hits"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
 from ragworks.protocols import Clock
 from ragworks.records import Adopted, Withdrawn
-from ragworks.services.collecting import Collector
+from ragworks.services.collecting import Collector, OnForgotten
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
@@ -49,13 +49,14 @@ class VectorStore:
         indexes: IndexHome,
         clock: Clock,
         gather_s: float = GATHER_S,
+        on_forgotten: OnForgotten = lambda keys: None,
     ) -> None:
         self._rows, self._blobs, self._indexes = rows, blobs, indexes
         self._clock, self._gather_s = clock, gather_s
         self._followers: dict[str, Follower] = {}
         self._opening = asyncio.Lock()
         self._rebuilt = 0
-        self._collector = Collector(rows, blobs)
+        self._collector = Collector(rows, blobs, on_forgotten)
         # Of its own: searches must not wait behind index passes and fsyncs in the loop's default threads.
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
