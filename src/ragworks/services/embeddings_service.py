@@ -138,10 +138,10 @@ class EmbeddingsService:
             "queue_size": batcher.waiting if batcher else 0,
         }
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind = "passage") -> int:
+        """Tokens of all texts as the model reads them: with its prefix; of a text that is cut, those that are left."""
         model = self._running()[0]
-        lengths = await asyncio.to_thread(model.lengths, texts)
+        lengths = await asyncio.to_thread(model.lengths, texts, kind)
         return sum(lengths if isinstance(model, RemoteModel) else (min(one, model.max_tokens) for one in lengths))
 
     def cache_report(self) -> CacheReport:
