@@ -321,8 +321,8 @@ class Rows(Protocol):
         """Add a part to a staged version; ``words`` is what the word index reads before the text of each chunk."""
         ...
 
-    async def publish(self, task: Task, version: int) -> Withdrawn:
-        """Make ``version`` visible, and return what it replaced. Raises LeaseLost."""
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> Withdrawn:
+        """Make ``version`` visible, with ``warnings`` added, and return what it replaced. Raises LeaseLost."""
         ...
 
     async def describe(self, task: Task) -> bool:

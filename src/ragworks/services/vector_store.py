@@ -178,8 +178,8 @@ class VectorStore:
     ) -> None:
         await self._rows.stage(version, part, words, keys, vectors)
 
-    async def publish(self, task: Task, version: int) -> None:
-        await to_its_end(self._publish(task, version))
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> None:
+        await to_its_end(self._publish(task, version, warnings))
 
     async def discard(self, version: int) -> None:
         self._collector.owe([version], ())
@@ -229,8 +229,8 @@ class VectorStore:
                 self._followers[name] = follower
             return self._followers[name]
 
-    async def _publish(self, task: Task, version: int) -> None:
-        await self._retire(task.collection, await self._rows.publish(task, version))
+    async def _publish(self, task: Task, version: int, warnings: Sequence[str]) -> None:
+        await self._retire(task.collection, await self._rows.publish(task, version, warnings))
 
     async def _retire(self, collection: str, withdrawn: Withdrawn) -> None:
         """Let the indexes follow, and collect what is out of sight once nobody reads it any more."""

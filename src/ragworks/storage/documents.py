@@ -161,8 +161,8 @@ class SqliteRows:
         text = await asyncio.to_thread(versions.packed, part)
         await self._database.write(lambda db: versions.stage(db, version, part, text, words, keys, vectors))
 
-    async def publish(self, task: Task, version: int) -> Withdrawn:
-        return await self._database.write(lambda db: versions.publish(db, task, version, self._clock.now()))
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> Withdrawn:
+        return await self._database.write(lambda db: versions.publish(db, task, version, warnings, self._clock.now()))
 
     async def describe(self, task: Task) -> bool:
         def work(db: sqlite3.Connection) -> bool:

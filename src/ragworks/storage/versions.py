@@ -167,13 +167,16 @@ def stage(
     )
 
 
-def publish(db: sqlite3.Connection, task: Task, version: int, now: float) -> Withdrawn:
+def publish(db: sqlite3.Connection, task: Task, version: int, warnings: Sequence[str], now: float) -> Withdrawn:
     """Show ``version`` instead of what was shown. Raises LeaseLost, VersionIncomplete."""
     require_lease(db, task)
     row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
     staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", span(version)).fetchone()[0]
     if staged != row["chunk_count"]:
         raise VersionIncomplete(f"version {version} has {staged} of {row['chunk_count']} chunks")
+    if warnings:
+        said = json.dumps([*json.loads(row["warnings"]), *warnings])
+        db.execute("UPDATE versions SET warnings = ? WHERE id = ?", (said, version))
     old = db.execute(
         "SELECT d.version, d.created_at, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
         "WHERE d.collection = ? AND d.id = ?",
