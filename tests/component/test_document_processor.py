@@ -23,9 +23,8 @@ from ragworks.errors import (
 )
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
-from ragworks.testing import ScriptedModel, until
+from ragworks.testing import LocalEmbeddings, ScriptedModel, until
 from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
 from stores import Opened, found, opened, read
 
@@ -74,7 +73,7 @@ def doc(name: str, text: str = "", **fields: object) -> Upload:
 async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
     async with opened(path) as at:
         model = ScriptedModel()
-        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
         processor = DocumentProcessor(
             # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.

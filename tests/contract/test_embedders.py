@@ -19,8 +19,8 @@ from ragworks.models.onnx_weights import QUESTION_PREFIX, OnnxEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
+from ragworks.testing import LocalEmbeddings
 
 TEXTS = [
     "The lease is renewed while the worker makes progress.",
@@ -135,7 +135,7 @@ def test_the_bundled_model_brought_as_a_folder_gives_the_bundled_models_vectors(
 
 
 @pytest.fixture(params=["hashing", "bundled", "folder", "endpoint"])
-async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddingsService]:
+async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalEmbeddings]:
     """Every provider behind the service, as callers meet it."""
     async with embedding_server() as server:
         endpoint = EndpointSettings(model="some-model", urls=(server.url,), max_text_bytes=2000)
@@ -146,7 +146,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             else MAKERS[request.param](tmp_path)
         )
         settings = EmbeddingsSettings(endpoint=endpoint)
-        service = EmbeddingsService(settings, lambda: made, None, SystemClock())
+        service = LocalEmbeddings(settings, lambda: made, None, SystemClock())
         await service.initialize()
         try:
             yield service
