@@ -62,9 +62,9 @@ def least_connections(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
 
 
 def response_time(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The lowest average x (1 + 0.1 x active), then as round_robin. Who has none yet counts as an average one."""
-    known = [load.response_s for load in loads if load.response_s is not None]
-    unknown = sum(known) / len(known) if known else 1.0
+    """The lowest average x (1 + 0.1 x active), then as round_robin. Who has none yet is taken to be as fast as the
+    fastest: zero would draw every call, and a mean none at all."""
+    unknown = min((load.response_s for load in loads if load.response_s is not None), default=1.0)
     best, lowest = loads[0], float("inf")
     for load in loads:
         score = (unknown if load.response_s is None else load.response_s) * (1.0 + 0.1 * load.active)
@@ -74,17 +74,17 @@ def response_time(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
 
 
 def resource_usage(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The lowest mean of CPU and memory per cent, then as round_robin. Who reports none counts as an average one.
+    """The lowest mean of CPU and memory per cent, then as round_robin. Who reports none counts as the least used.
 
     What was picked since the last report is not in it yet, and counts as a slot's worth of CPU each, so that not every
     call until the next report goes to one replica.
     """
     usages = [_usage(load) for load in loads]
-    known = [usage for usage in usages if usage is not None]
-    unknown = sum(known) / len(known) if known else 0.0
+    unknown = min((usage for usage in usages if usage is not None), default=0.0)
     best, lowest = loads[0], float("inf")
     for load, usage in zip(loads, usages, strict=True):
-        score = (unknown if usage is None else usage) + 50.0 * load.used / load.slots
+        reported, unreported = (unknown, load.active) if usage is None else (usage, load.used)
+        score = reported + 50.0 * unreported / load.slots
         if score < lowest or (score == lowest and load.turn < best.turn):
             best, lowest = load, score
     return best

@@ -155,10 +155,11 @@ def average(load: Load, response_s: float) -> None:
 
 def learn(load: Load, ratio: float, *, again: bool, best: float) -> None:
     """A call took ``ratio`` times what was expected at pace 1. If it was made to look ``again`` at a replica that had
-    long not been picked, what was known is old and counts little."""
+    long not been picked, what was known is old and counts as little as this; if it was fast, another look comes soon.
+    """
     if again:
         load.known = 1.0
     load.known = min(load.known + 1.0, KNOWN)
     load.pace += (ratio - load.pace) / load.known
     if again:
-        load.patience = min(load.patience * 2, MOST_PATIENCE) if load.pace > SLOW * best else PATIENCE
+        load.patience = min(load.patience * 2, MOST_PATIENCE) if ratio > SLOW * best else PATIENCE
