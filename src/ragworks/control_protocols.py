@@ -40,7 +40,7 @@ class Usage:
 
 
 class Outcome(StrEnum):
-    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing about it."""
+    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing of it but how long it took so far."""
 
     OK = "ok"
     FAILED = "failed"

@@ -40,7 +40,7 @@ def test_a_replica_whose_calls_had_all_failed_is_ejected_when_that_is_heard(
 ) -> None:
     replicas.note_failures("a", 20, 2.0)
     assert {view.id: view.life for view in replicas.views(2.0)} == {"a": Life.EJECTED, "b": Life.READY}
-    assert [one.split(" ", 2)[:2] for one in recorded] == [["eject", "a:"]]
+    assert [one.split(" ", 2)[:2] for one in recorded] == [["ejected", "a:"]]
     picked = [replicas.pick(2.0) for _ in range(10)]
     assert {pick.replica_id for pick in picked if pick} == {"b"}
 
