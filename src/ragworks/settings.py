@@ -189,6 +189,13 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EventSettings:
+    keep: int = setting(10_000, "events kept, as `ragworks why` shows them", low=1)
+    keep_s: float = setting(14 * 86_400.0, "seconds that an event is kept", low=0)
+    max_bytes: int = setting(64 * 1024**2, "bytes that they may take", low=1024**2)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = setting("info", "least severe event logged", of=("debug", "info", "warning", "error"))
     format: str = setting("auto", "json, console, or auto: console on a terminal", of=("auto", "json", "console"))
@@ -203,6 +210,7 @@ class Settings:
     retrieval_service: RetrievalSettings = field(default_factory=RetrievalSettings)
     generation_service: GenerationSettings = field(default_factory=GenerationSettings)
     orchestration_api: ApiSettings = field(default_factory=ApiSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     log: LogSettings = field(default_factory=LogSettings)
     implementations: Mapping[str, str] = field(
         default_factory=dict,

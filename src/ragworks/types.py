@@ -450,14 +450,24 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica of a service, as ``status`` shows it; None where nothing is measured yet."""
+    """One replica of a service, as ``status`` shows it; None where nothing is measured or it is not known.
+
+    ``status`` is its health while it serves, else its ``life``. ``avg_response_time`` is in seconds, ``error_rate`` a
+    share from 0 to 1, usage in per cent of what it may use. ``note`` says why it is not as it should be.
+    """
 
     id: str
-    pid: int
+    pid: int | None
     status: str
     version: str
-    active_connections: int | None
-    avg_response_time: float | None
+    active_connections: int | None = None
+    avg_response_time: float | None = None
+    error_rate: float | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    life: Life | None = None
+    implementation: str = "default"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
