@@ -7,7 +7,8 @@ RagworksError
 ├── NotFound
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── ServiceNotFound
 ├── Conflict
 │   ├── CollectionExists
 │   ├── ModelMismatch            the collection was embedded with another model
@@ -39,6 +40,8 @@ RagworksError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class RagworksError(Exception):
@@ -86,6 +89,14 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
         self.job_id = job_id
+
+
+class ServiceNotFound(NotFound):
+    code = "service_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
+        self.name = name
 
 
 class Conflict(RagworksError):
