@@ -7,11 +7,13 @@ from random import Random
 from typing import Any
 
 from ragworks.control.balancer import Balancer
+from ragworks.control.health_checker import HealthChecker, ProbeSettings
 from ragworks.control.replicas import ReplicaSet
 from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.calling import CallSettings
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.testing import FakeClock, ManualReplica
+from ragworks.types import Health
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Team:
             BalanceSettings(strategy=strategy, slow_start_s=0.0), EjectSettings(max_ejected_share=0.0), Random(7)
         )
         self.replicas: dict[str, ManualReplica] = {}
+        self.given_up: list[tuple[str, str]] = []
         self.balancer = Balancer(
             "embeddings_service", self.set, self.replicas, self.clock, Random(7), settings, self.recorded
         )
@@ -55,6 +58,28 @@ class Team:
     def remove(self, name: str) -> None:
         self.set.remove(name)
         del self.replicas[name]
+
+    def checker(self, settings: ProbeSettings | None = None, **more: Any) -> HealthChecker:
+        """What probes the replicas, not entered yet; those that it gives up are in ``given_up``."""
+
+        async def replace(replica_id: str, reason: str) -> None:
+            self.given_up.append((replica_id, reason))
+
+        return HealthChecker(
+            "embeddings_service",
+            self.set,
+            self.replicas,
+            self.balancer.traffic,
+            self.clock,
+            Random(7),
+            settings,
+            self.recorded,
+            replace,
+            **more,
+        )
+
+    def health(self, name: str) -> Health:
+        return next(view.health for view in self.set.views(self.clock.monotonic()) if view.id == name)
 
     @property
     def active(self) -> int:

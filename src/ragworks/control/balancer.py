@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from ragworks.control.replicas import Outcome, Pick, ReplicaSet
+from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record, Replica, unrecorded
 from ragworks.errors import NotReady, ReplicaLost
 from ragworks.policies.calling import CallSettings, Fault, again, classify, hedge_after_s
@@ -32,16 +33,6 @@ Absence = Callable[[], tuple[str, float]]
 
 def unexplained() -> tuple[str, float]:
     return "none is up", RETRY_S
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What a replica was called for since it came: calls that ended, how many of them by its fault, and the seconds
-    that the others took together."""
-
-    calls: int = 0
-    failed: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -160,6 +151,7 @@ class Balancer:
                 self._release(pick, outcome, began)
 
     def traffic(self, replica_id: str) -> Traffic:
+        """What a replica was called for since it came."""
         return self._traffic.get(replica_id, Traffic())
 
     def stats(self) -> Mapping[str, float]:
@@ -316,10 +308,8 @@ class Balancer:
         now = self._clock.monotonic()
         pick.release(now, outcome)
         if outcome is not Outcome.CANCELLED and pick.replica_id in self._handles:
-            seen, failed = self.traffic(pick.replica_id), outcome is Outcome.FAILED
-            self._traffic[pick.replica_id] = Traffic(
-                seen.calls + 1, seen.failed + failed, seen.seconds + (0.0 if failed else now - began)
-            )
+            seen = self.traffic(pick.replica_id)
+            self._traffic[pick.replica_id] = seen.plus(now - began, failed=outcome is Outcome.FAILED)
 
     def _time(self, verb: str, seconds: float) -> None:
         if self._settings.hedge.quantile <= 0:

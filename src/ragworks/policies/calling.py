@@ -48,16 +48,6 @@ class Fault(StrEnum):
     LOST = "lost"
 
 
-_FAULTS: tuple[tuple[type[Exception], Fault], ...] = (
-    (ReplicaLost, Fault.LOST),
-    (NotReady, Fault.REFUSED),
-    (EndpointUnavailable, Fault.FAILED),
-    (RagworksError, Fault.NONE),
-    (Exception, Fault.FAILED),
-)
-"""The first that matches. An error that nobody foresaw is the replica's fault: nothing says that it is the caller's."""
-
-
 @dataclass(frozen=True, slots=True)
 class Again:
     """Whether a call is sent to another replica, and what that takes from the retry budget."""
@@ -68,7 +58,14 @@ class Again:
 
 
 def classify(error: Exception) -> Fault:
-    return next(fault for kind, fault in _FAULTS if isinstance(error, kind))
+    """Whose fault it is. What nobody foresaw is the replica's: nothing says that it is the caller's."""
+    if isinstance(error, ReplicaLost):
+        return Fault.LOST
+    if isinstance(error, NotReady):
+        return Fault.REFUSED
+    # Any error that is not ours travels from another process as a bare RagworksError.
+    ours = isinstance(error, RagworksError) and type(error) is not RagworksError
+    return Fault.NONE if ours and not isinstance(error, EndpointUnavailable) else Fault.FAILED
 
 
 def again(

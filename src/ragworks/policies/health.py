@@ -40,14 +40,16 @@ class HealthSettings:
 class Seen:
     """What one round found out of a replica; None where it found nothing, which is not zero.
 
-    ``answered`` says whether the probe was, ``said`` and ``detail`` what of, ``probe_s`` how fast. ``calls`` that ended
-    in the window, ``failed`` of them by its fault; ``response_s`` is the mean of the others.
+    ``answered`` says whether the probe was, ``said`` and ``detail`` what of, ``probe_s`` how fast, ``meanwhile`` how
+    many calls were answered while it waited. ``calls`` ended in the window, ``failed`` of them by its fault;
+    ``response_s`` is the mean of the others.
     """
 
     answered: bool | None = None
     said: Health | None = None
     detail: str = ""
     probe_s: float | None = None
+    meanwhile: int = 0
     calls: int = 0
     failed: int = 0
     response_s: float | None = None
@@ -121,10 +123,10 @@ def _round(settings: HealthSettings, seen: Seen) -> tuple[Health | None, str]:
 def _complaints(settings: HealthSettings, seen: Seen) -> Iterable[tuple[Health, str]]:
     if seen.answered is False:
         # Who answers calls is not dead, however late its probe is: it has more to do than it can.
-        busy = seen.calls > seen.failed
-        yield (Health.DEGRADED if busy else Health.UNHEALTHY), f"the probe got no answer: {seen.detail}"
-    if seen.said not in (None, Health.HEALTHY):
-        yield seen.said, seen.detail or f"it says it is {seen.said}"
+        health = Health.DEGRADED if seen.meanwhile else Health.UNHEALTHY
+        yield health, f"the probe got no answer: {seen.detail}"
+    if seen.said is not None and seen.said is not Health.HEALTHY:
+        yield seen.said, f"it says that it is {seen.said}: {seen.detail}"
     if seen.probe_s is not None and seen.probe_s > settings.slow_probe_s:
         yield Health.DEGRADED, f"the probe took {seen.probe_s:.2g} s, more than {settings.slow_probe_s:g} s"
     if seen.calls >= settings.min_calls:
