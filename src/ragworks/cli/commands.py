@@ -16,6 +16,7 @@ from ragworks.cli import (
     evaluating,
     ingesting,
     jobs,
+    scaling,
     serving,
     simulating,
 )
@@ -49,6 +50,7 @@ application.command()(asking.search)
 application.command()(asking.ask)
 application.add_typer(jobs.commands, name="jobs")
 application.command()(checking.status)
+application.command()(scaling.scale)
 application.command()(checking.doctor)
 application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")

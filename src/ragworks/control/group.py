@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 
+import structlog
+
 from ragworks.control.balancer import Balancer
+from ragworks.control.health_checker import HealthChecker, left_alone
 from ragworks.control.replicas import ReplicaSet, ReplicaView
 from ragworks.control_protocols import Record, Replica, ReplicaSpec, Runtime, unrecorded
-from ragworks.errors import CannotStart, InvalidInput
+from ragworks.errors import CannotStart
 from ragworks.policies import restarting
 from ragworks.policies.calling import CallSettings
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.protocols import Clock
 from ragworks.types import Health, Life, ReplicaReport
 from ragworks.waiting import news_or_time
+
+log = structlog.get_logger("ragworks.group")
 
 START_TIMEOUT_S = 120.0
 """A model is read from a slow disk in less; what takes longer hangs."""
@@ -43,12 +49,16 @@ async def healthy(replica: Replica) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """How many replicas at start and at any time, and how long calls in flight may hold one that must go."""
+    """How many replicas at start and at any time, how long calls in flight may hold one that must go, and what memory
+    one may use, if anything says so. ``replace`` ends those that are unhealthy for long: of use where a new one is
+    another process."""
 
     instances: int = 1
     min_instances: int = 1
     max_instances: int = 10
     drain_s: float = 30.0
+    replace: bool = True
+    memory_limit_bytes: int | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +105,11 @@ class Group:
         self.balancer = Balancer(
             spec.service, replicas, self.handles, clock, rng, calls, record=record, absence=self.absence
         )
+        self._checker = HealthChecker(
+            spec.service, replicas, self.handles, self.balancer.traffic, clock, rng, record=record,
+            on_unhealthy=self.replace if settings.replace else left_alone,
+            memory_limit_bytes=settings.memory_limit_bytes,
+        )  # fmt: skip
         self._runtime, self._replicas, self._clock, self._rng = runtime, replicas, clock, rng
         self._record, self._prove = record, prove
         self._restarting = restarts or RestartSettings()
@@ -116,33 +131,29 @@ class Group:
         async with self._scaling:
             await self._hire(self.settings.instances - self.size)
             if self.handles:
+                if not self._checker.alive:
+                    await self._checker.__aenter__()
                 return
             errors = [member.error for member in self._members if member.error]
             await self._retire(list(self._members), STOP_DRAIN_S)
         raise errors[0] if errors else CannotStart(f"no replica of {self.spec.service} serves")
 
-    async def scale(self, instances: int, reason: str) -> None:
-        """Returns when new replicas have been tried, or those that are too many have drained.
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return self.settings.min_instances, self.settings.max_instances
 
-        Raises InvalidInput outside ``min_instances`` and ``max_instances``.
-        """
-        low, high = self.settings.min_instances, self.settings.max_instances
-        if not low <= instances <= high:
-            raise InvalidInput(
-                f"instances of {self.spec.service} must be from {low} to {high} "
-                f"({self.spec.service}.replicas.min_instances and max_instances), found {instances}"
-            )
+    async def scale(self, instances: int) -> None:
+        """Returns when new replicas have been tried, or those that are too many have drained."""
         async with self._scaling:
-            before = self.size
-            self._record("scaled", reason=reason, inputs={"before": before}, decision={"instances": instances})
-            await self._hire(instances - before)
-            spare = sorted(self._members, key=self._worth)[: max(0, before - instances)]
-            await self._retire(spare, self.settings.drain_s)
+            missing = instances - self.size
+            await self._hire(missing)
+            await self._retire(sorted(self._members, key=self._worth)[: max(0, -missing)], self.settings.drain_s)
 
     async def stop(self) -> None:
         """Drain and let go of every replica. Harmless when called twice."""
         self._give_up(self._members, STOP_DRAIN_S)  # first: a start that hangs holds the lock
         async with self._scaling:
+            await self._checker.__aexit__(None, None, None)
             await self._retire(list(self._members), STOP_DRAIN_S)
 
     async def replace(self, replica_id: str, reason: str) -> None:
@@ -192,8 +203,10 @@ class Group:
         new = [_Member() for _ in range(max(0, many))]
         for member in new:
             self._members.append(member)
-            # Ended by _retire, which stop calls.
-            member.task = asyncio.create_task(self._keep(member), name=f"replica of {self.spec.service}")
+            # Ended by _retire, which stop calls. In a context of its own: it outlives the request that asked for it.
+            member.task = asyncio.create_task(
+                self._keep(member), name=f"replica of {self.spec.service}", context=Context()
+            )
         await asyncio.gather(*(member.tried.wait() for member in new))
 
     async def _retire(self, members: list[_Member], drain_s: float) -> None:
@@ -214,7 +227,11 @@ class Group:
     async def _keep(self, member: _Member) -> None:
         try:
             while not member.leaving.is_set():
-                ended = await self._live(member)
+                try:
+                    ended = await self._live(member)
+                except Exception as error:  # a place that nobody fills any more would be missed by nobody
+                    log.exception("replica_not_supervised", action="replica_not_supervised", service=self.spec.service)
+                    ended = repr(error)
                 if not member.leaving.is_set():
                     await self._pause(member, ended)
         finally:
@@ -232,9 +249,12 @@ class Group:
             member.error = error
             return f"it did not start: {str(error) or type(error).__name__}"
         self._start_s = self._clock.monotonic() - began
-        self._join(member, replica, f"ready after {self._start_s:.1f} s")
         try:
+            self._join(member, replica, f"ready after {self._start_s:.1f} s")
             return await self._watch(member, replica)
+        except BaseException:  # a fault of ours: nobody else would end it
+            await asyncio.shield(replica.kill())
+            raise
         finally:
             self._replicas.remove(replica.id)
             self.handles.pop(replica.id, None)

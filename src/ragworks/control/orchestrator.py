@@ -25,6 +25,8 @@ log = structlog.get_logger("ragworks.orchestrator")
 MONITOR_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 20.0
+SEARCH = ("vector_store", "retrieval_service")
+NOT_ASKED_FOR = "not among server.services of this server"
 # What fails to start mostly waits for something outside, which a second attempt at once would not find either.
 RESTARTS = RestartSettings(backoff=RetrySettings(base_delay_s=1.0, max_delay_s=30.0), lonely_delay_s=30.0)
 
@@ -34,14 +36,24 @@ class Replicas(Protocol):
 
     balanced: bool
 
+    @property
+    def size(self) -> int:
+        """How many there should be."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most that scaling may make."""
+        ...
+
     async def start(self) -> None:
         """Returns when the service can be started on them; raises what keeps all of them from serving."""
         ...
 
     async def stop(self) -> None: ...
 
-    async def scale(self, instances: int, reason: str) -> None:
-        """Raises InvalidInput where so many are not allowed."""
+    async def scale(self, instances: int) -> None:
+        """Returns when new ones were tried, or those that are too many drain or have drained."""
         ...
 
     def health(self) -> tuple[Health, str]: ...
@@ -138,12 +150,22 @@ class Orchestrator:
         entry = self.registry[name]
         if entry.replicas is None:
             raise InvalidInput(f"{name} has one replica, in the server's process: {entry.inline_because}")
-        await entry.replicas.scale(instances, reason)
+        low, high = entry.replicas.bounds
+        if not low <= instances <= high:
+            raise InvalidInput(
+                f"instances of {name} must be from {low} to {high} ({name}.replicas.min_instances and max_instances), "
+                f"found {instances}"
+            )
+        before = {"instances": entry.replicas.size}
+        self.record(name)("scaled", reason=reason, inputs=before, decision={"instances": instances})
+        await entry.replicas.scale(instances)
+        await self._check(name)
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """(can a search be answered?, why each service that is not up is not)."""
-        why = {name: self._why(name) for name in self._order if not self._up(name)}
-        return all(self._up(name) for name in ("vector_store", "retrieval_service")), why
+        why = {name: NOT_ASKED_FOR for name in SEARCH if name not in self._states}
+        why |= {name: self._why(name) for name in self._order if not self._up(name)}
+        return all(self.up(name) for name in SEARCH), why
 
     def up(self, name: str) -> bool:
         """Whether a service is registered and started."""
@@ -157,7 +179,7 @@ class Orchestrator:
     def require(self, name: str) -> None:
         """Raises NotReady unless the service is up."""
         if name not in self._states:
-            raise NotReady(f"{name} is not among server.services of this server", retry_after_s=60.0)
+            raise NotReady(f"{name} is {NOT_ASKED_FOR}", retry_after_s=60.0)
         if not self._up(name):
             raise NotReady(f"{name} is not up: {self._why(name)}")
 

@@ -48,6 +48,7 @@ class FakeServer:
                 Route("/v1/dead-letters", self._dead),
                 Route("/v1/dead-letters/retry", self._retry_dead, methods=["POST"]),
                 Route("/v1/services", self._services),
+                Route("/v1/services/{name}/scale", self._scale, methods=["POST"]),
                 Route("/v1/doctor", self._doctor),
                 Route("/v1/cache", self._cache, methods=["GET", "DELETE"]),
                 Route("/readyz", self._readyz),
@@ -180,6 +181,11 @@ class FakeServer:
         one |= {"replicas": [replica | {"avg_response_time": None}], "stats": {"queue_size": 7}}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
+
+    async def _scale(self, request):
+        name, many = request.path_params["name"], (await request.json())["instances"]
+        replica = {"pid": 1, "status": "healthy", "version": "1", "note": ""}
+        return JSONResponse({"name": name, "replicas": [{"id": f"{name}-{n}", **replica} for n in range(many)]})
 
     async def _cache(self, request):
         if request.method == "DELETE":
