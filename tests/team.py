@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from ragworks.control.balancer import Balancer
+from ragworks.control.balancer import Absence, Balancer, unexplained
 from ragworks.control.health_checker import HealthChecker, ProbeSettings
 from ragworks.control.replicas import ReplicaSet
 from ragworks.policies.balancing import BalanceSettings
@@ -33,7 +33,13 @@ class Recorded:
 class Team:
     """Replicas a, b, c … behind a balancer, as a supervisor would keep them."""
 
-    def __init__(self, names: str, strategy: str = "round_robin", settings: CallSettings | None = None) -> None:
+    def __init__(
+        self,
+        names: str,
+        strategy: str = "round_robin",
+        settings: CallSettings | None = None,
+        absence: Absence = unexplained,
+    ) -> None:
         self.clock, self.recorded = FakeClock(), Recorded()
         self.set = ReplicaSet(
             BalanceSettings(strategy=strategy, slow_start_s=0.0), EjectSettings(max_ejected_share=0.0), Random(7)
@@ -41,7 +47,7 @@ class Team:
         self.replicas: dict[str, ManualReplica] = {}
         self.given_up: list[tuple[str, str]] = []
         self.balancer = Balancer(
-            "embeddings_service", self.set, self.replicas, self.clock, Random(7), settings, self.recorded
+            "embeddings_service", self.set, self.replicas, self.clock, Random(7), settings, self.recorded, absence
         )
         for name in names:
             self.add(name)

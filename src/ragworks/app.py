@@ -162,7 +162,11 @@ class App:
         self._parts = parts = _Parts(settings)
         self.journal = Journal(parts.events, parts.clock)
         self.vector_store: VectorStore = made_by["vector_store"].factory(
-            parts.rows, parts.blobs, parts.indexes, parts.clock
+            parts.rows,
+            parts.blobs,
+            parts.indexes,
+            parts.clock,
+            on_forgotten=lambda keys: self.embeddings_service.forget(keys),
         )
         runtime = _runtime(settings.embeddings_service, serving)
         self.engines = parts.engines(
@@ -171,7 +175,7 @@ class App:
             self.journal.for_service("embeddings_service"),
             runtime,
         )
-        self.embeddings_service = EmbeddingsService(
+        self.embeddings_service: EmbeddingsService = EmbeddingsService(
             settings.embeddings_service,
             BalancedEngine(self.engines.balancer.call),
             self.vector_store,

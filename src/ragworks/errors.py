@@ -8,7 +8,8 @@ RagworksError
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
 │   ├── JobNotFound
-│   └── ServiceNotFound
+│   ├── ServiceNotFound
+│   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
 │   ├── ModelMismatch            the collection was embedded with another model
@@ -97,6 +98,17 @@ class ServiceNotFound(NotFound):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
         self.name = name
+
+
+class DeadLetterNotFound(NotFound):
+    code = "dead_letter_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"no dead letter {task_id!r} can be queued again: expected the task_id of one whose bytes are there and "
+            "that was not submitted again since; GET /v1/dead-letters lists them"
+        )
+        self.task_id = task_id
 
 
 class Conflict(RagworksError):
