@@ -13,8 +13,10 @@ from typing import Any
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
+from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
+from ragworks.control_protocols import Event
 from ragworks.errors import StorageFull
 from ragworks.models import choosing
 from ragworks.models.carried import BGE_SMALL_EN, locate
@@ -32,6 +34,7 @@ from ragworks.services.vector_store import VectorStore
 from ragworks.settings import SERVICES, EmbeddingsSettings, GenerationSettings, ProcessorSettings, Settings
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
+from ragworks.storage.events import SqliteEvents
 from ragworks.storage.folder import DataFolder
 from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
@@ -53,6 +56,7 @@ class _Parts:
         self.clock, self.rng = SystemClock(), Random()
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
+        self.events = SqliteEvents(self.folder.events, settings.events, self.clock)
         self.rows = SqliteRows(self.database, self.clock)
         processor = settings.document_processor
         self.jobs = SqliteJobs(
@@ -100,6 +104,7 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
+        self.journal = Journal(parts.events, parts.clock)
         self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
         self.engine = EmbeddingEngine(settings.embeddings_service, choosing.embedding_model)
         self.embeddings_service = EmbeddingsService(
@@ -122,6 +127,7 @@ class App:
             on_stage_end=self.metrics.stage,
             on_document=self._ended,
             webhooks=parts.webhooks(settings.document_processor, self.metrics.webhook),
+            record=self.journal.for_service("document_processor"),
         )
         self.retrieval_service = RetrievalService(
             settings.retrieval_service,
@@ -173,6 +179,9 @@ class App:
             self._resources.callback(self._parts.folder.close)
             await asyncio.to_thread(self._parts.database.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.database.close)
+            await asyncio.to_thread(self._parts.events.open)
+            self._resources.push_async_callback(asyncio.to_thread, self._parts.events.close)
+            await self._resources.enter_async_context(self.journal)
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
             with suppress(StorageFull):  # searches can start without it; document_processor tries it again
                 await self._parts.jobs.recover()
@@ -249,6 +258,18 @@ class _Both:
 
     async def check_health(self) -> ServiceHealth:
         return await self._engine.check_health()
+
+
+async def kept_events(settings: Settings, **which: Any) -> Sequence[Event]:
+    """EventLog.recent of a data folder, without opening the folder; nothing if it has no events yet."""
+    path = DataFolder(settings.server.data).events
+    if not path.exists():
+        return ()
+    events = SqliteEvents(path, settings.events, SystemClock())
+    try:
+        return await events.recent(**which)
+    finally:
+        await asyncio.to_thread(events.close)
 
 
 def build(settings: Settings) -> App:

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ragworks.clock import SystemClock
+from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
 from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, JobNotFound, NotReady
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
+from ragworks.testing import MemoryEvents
 from ragworks.types import (
     Answer,
     CacheReport,
@@ -236,6 +239,8 @@ class FakeApp:
         settings.setdefault("embeddings_service", {"model_name": "hashing"})
         self.settings: Settings = load(environ={}, server={"data": str(data)}, **settings)
         self.metrics = Metrics()
+        self.events = MemoryEvents()
+        self.journal = Journal(self.events, SystemClock())
         self.orchestrator = FakeOrchestrator()
         self.vector_store = FakeVectorStore()
         self.embeddings_service = FakeEmbeddings()
