@@ -105,7 +105,13 @@ class App:
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
         self.journal = Journal(parts.events, parts.clock)
-        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
+        self.vector_store = VectorStore(
+            parts.rows,
+            parts.blobs,
+            parts.indexes,
+            parts.clock,
+            on_forgotten=lambda keys: self.embeddings_service.forget(keys),
+        )
         self.engine = EmbeddingEngine(settings.embeddings_service, choosing.embedding_model)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,

@@ -45,7 +45,7 @@ def _of(service: str, settings: Settings, default: Factory, known: Mapping[str, 
     if name not in known:
         raise InvalidSettings(
             f"{service}.replicas.implementation must be one of {', '.join([DEFAULT, *known])}, found {name!r}"
-            f'{nearest(name, known)}; register it in the table [implementations] as {name} = "module:factory", or where '
+            f'{nearest(name, known)}; register it in [implementations] as {name} = "module:factory", or where '
             "ragworks is opened from Python"
         )
     found = known[name]

@@ -332,6 +332,19 @@ async def test_the_cache_says_what_it_holds_and_saved_and_forgets_when_told():
     assert model.texts == ["new", "new"]
 
 
+async def test_a_deleted_passage_is_forgotten_unless_the_store_still_holds_it():
+    model, stored = ScriptedModel(), Stored()
+    async with running(model, stored) as service:
+        await service.embed_texts(["gone", "shared", "other"])
+        key = service.embedding_key
+        stored.vectors[key("shared")] = np.eye(1, 256, dtype=np.float32)[0]
+        service.forget([key("gone"), key("shared"), key("never seen")])
+        assert service.cache_report().entries == 1
+        model.batches.clear()
+        await service.embed_texts(["gone", "shared", "other"])
+    assert model.texts == ["gone"]
+
+
 async def test_tokens_are_counted_as_far_as_the_model_reads():
     async with running(ScriptedModel()) as service:
         assert await service.count_tokens(["one two", "word " * 600]) == 2 + 512

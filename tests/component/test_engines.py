@@ -39,7 +39,7 @@ class GatedEngine:
         vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         return Computed(vectors, (), (), (len(texts),) * len(texts))
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int:
         return len(texts)
 
     @property

@@ -67,10 +67,10 @@ class EmbeddingEngine:
         outcomes = await batcher.embed(texts, kind)
         return packed(outcomes, model.dimension)
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int:
+        """Tokens of all texts as the model reads them: with its prefix; of a text that is cut, those that are left."""
         model, _ = self._running()
-        lengths = await asyncio.to_thread(model.lengths, texts)
+        lengths = await asyncio.to_thread(model.lengths, texts, kind)
         return sum(lengths if isinstance(model, RemoteModel) else (min(one, model.max_tokens) for one in lengths))
 
     async def check_health(self) -> ServiceHealth:
@@ -142,8 +142,8 @@ class BalancedEngine:
         made: Computed = await self._call("embed", texts, kind, cost=float(sum(map(len, texts))))
         return made
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        return int(await self._call("count_tokens", texts))
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int:
+        return int(await self._call("count_tokens", texts, kind))
 
 
 def packed(outcomes: Sequence[Embedded], dimension: int) -> Computed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> Computed: ...
 
-    async def count_tokens(self, texts: Sequence[str]) -> int: ...
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int: ...
 
 
 class EmbeddingsService:
@@ -141,9 +141,9 @@ class EmbeddingsService:
             "queue_size": self._at_engine,
         }
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
-        return await self._engine.count_tokens(texts)
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind = "passage") -> int:
+        """Tokens of all texts as the model reads them: with its prefix; of a text that is cut, those that are left."""
+        return await self._engine.count_tokens(texts, kind)
 
     def cache_report(self) -> CacheReport:
         """Raises NotReady while there is no model."""
@@ -161,6 +161,10 @@ class EmbeddingsService:
     def clear_cache(self) -> int:
         """Forget the vectors in memory; how many there were. What the store holds is not this cache's to forget."""
         return self._cache.clear()
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Drop these from memory: their passages were deleted. One that another passage holds is found in the store."""
+        self._cache.drop(keys)
 
     def _hit_rate(self) -> float:
         hits = self._counts["memory_hits"] + self._counts["stored_hits"]

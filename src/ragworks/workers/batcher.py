@@ -219,7 +219,7 @@ class Batcher:
             self.running_since = None
 
     def _lengths(self, items: Sequence[_Waiting]) -> list[int | Exception]:
-        lengths = list(self._model.lengths([item.text for item in items]))
+        lengths = list(self._model.lengths([item.text for item in items], items[0].call.kind))
         if len(lengths) != len(items):
             raise ValueError(f"the model measured {len(lengths)} texts where {len(items)} were given")
         return [int(length) for length in lengths]
