@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragworks.policies import health
 from ragworks.policies.admission import Promise, QueueState
 from ragworks.policies.ejecting import EjectSettings, Seen, Standing
+from ragworks.policies.health import HealthSettings, HealthState
 from ragworks.policies.replaying import POLICIES, asked_again, decoded, encoded, replay
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
+from ragworks.types import Health
 
 moments = st.floats(0, 1e6)
 counts = st.integers(0, 2000)
@@ -50,6 +53,31 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "peers_response_s": st.lists(moments, max_size=4),
         "ejected": st.integers(0, 4),
         "replicas": st.integers(1, 5),
+        "now": moments,
+    },
+    "health.judge": {
+        "settings": st.builds(HealthSettings, down_after=st.integers(1, 3), up_after=st.integers(1, 3)),
+        "state": st.builds(
+            HealthState,
+            health=st.sampled_from(Health),
+            rounds=st.lists(st.sampled_from(Health), max_size=4).map(tuple),
+            missed=st.integers(0, 4),
+            since=moments,
+            told_at=st.none() | moments,
+        ),
+        "seen": st.builds(
+            health.Seen,
+            answered=st.none() | st.booleans(),
+            said=st.none() | st.sampled_from(Health),
+            detail=st.text(max_size=3),
+            probe_s=st.none() | st.floats(0, 5),
+            meanwhile=st.integers(0, 3),
+            calls=st.integers(0, 50),
+            failed=st.integers(0, 50),
+            response_s=st.none() | st.floats(0, 50),
+            peers_response_s=st.lists(st.floats(0, 50), max_size=3).map(tuple),
+            memory_percent=st.none() | st.floats(0, 100),
+        ),
         "now": moments,
     },
     "restarting.decide": {
