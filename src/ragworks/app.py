@@ -22,7 +22,7 @@ from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.control.replicas import ReplicaSet
-from ragworks.control_protocols import Record, Replica, ReplicaSpec
+from ragworks.control_protocols import Event, Record, Replica, ReplicaSpec
 from ragworks.errors import CannotStart, StorageFull
 from ragworks.implementations import Factory, Implementation, chosen
 from ragworks.models import choosing
@@ -197,6 +197,7 @@ class App:
             on_stage_end=self.metrics.stage,
             on_document=self._ended,
             webhooks=parts.webhooks(settings.document_processor, self.metrics.webhook),
+            record=self.journal.for_service("document_processor"),
         )
         self.retrieval_service: RetrievalService = made_by["retrieval_service"].factory(
             settings.retrieval_service,
@@ -340,6 +341,18 @@ class _OneModel:
                 f"{replica.id} runs model {found}, and those before it {self._fingerprint}: vectors of two models "
                 "cannot be compared; start the server again to change the model"
             )
+
+
+async def kept_events(settings: Settings, **which: Any) -> Sequence[Event]:
+    """EventLog.recent of a data folder, without opening the folder; nothing if it has no events yet."""
+    path = DataFolder(settings.server.data).events
+    if not path.exists():
+        return ()
+    events = SqliteEvents(path, settings.events, SystemClock())
+    try:
+        return await events.recent(**which)
+    finally:
+        await asyncio.to_thread(events.close)
 
 
 def build(settings: Settings, *, serving: bool = False, implementations: Mapping[str, Factory] | None = None) -> App:

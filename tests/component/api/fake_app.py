@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ragworks.clock import SystemClock
+from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
 from ragworks.errors import (
     CollectionExists,
@@ -22,6 +24,7 @@ from ragworks.errors import (
 )
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
+from ragworks.testing import MemoryEvents
 from ragworks.types import (
     Answer,
     CacheReport,
@@ -256,6 +259,8 @@ class FakeApp:
         settings.setdefault("embeddings_service", {"model_name": "hashing"})
         self.settings: Settings = load(environ={}, server={"data": str(data)}, **settings)
         self.metrics = Metrics()
+        self.events = MemoryEvents()
+        self.journal = Journal(self.events, SystemClock())
         self.orchestrator = FakeOrchestrator()
         self.vector_store = FakeVectorStore()
         self.embeddings_service = FakeEmbeddings()

@@ -165,19 +165,6 @@ def test_a_job_that_is_not_there_is_one_line_and_exit_code_one(printed):
     assert printed("jobs", "nope", code=1).err == "job_not_found: there is no such job\n"
 
 
-def test_status_shows_every_service_and_succeeds_when_ready(printed):
-    out = printed("status").out
-    assert out.startswith("http://fake: ready, 7 documents queued\n")
-    assert "document_processor  started  healthy  1         250.0 ms" in out
-    assert "no model" in out
-
-
-def test_status_fails_while_search_cannot_be_answered(printed, server):
-    server.ready = False
-    found = json.loads(printed("status", "--json", code=1).out)
-    assert (found["ready"], found["waiting"]) == (False, {"embeddings_service": "loading"})
-
-
 def test_the_cache_shows_what_it_saves_by_tier_and_can_be_emptied(printed):
     lines = printed("cache", "stats").out.splitlines()
     assert [line.split() for line in lines[1:3]] == [
