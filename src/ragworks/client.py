@@ -166,6 +166,10 @@ class Client:
     async def services(self) -> list[Json]:
         return list((await self._json("GET", "/v1/services"))["data"])
 
+    async def scale(self, service: str, instances: int) -> Json:
+        """The service as it is once new replicas were tried, or those that were too many have drained."""
+        return await self._json("POST", f"/v1/services/{_segment(service)}/scale", json={"instances": instances})
+
     async def events(self, *, service: str | None, since: float, limit: int) -> list[Json]:
         """The newest events, oldest first."""
         params = {"service": service, "since": since, "limit": limit}

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ragworks.api import schemas
+from ragworks.api.bodies import accepts, body
 from ragworks.api.context import PROBLEM, After, Limit, app_of, needs, problems
 from ragworks.errors import InvalidInput, NotReady
 from ragworks.settings import known_service
@@ -65,6 +66,22 @@ async def list_services(request: Request) -> schemas.Services:
     """Each service with its state, health, replicas and statistics."""
     reports = await app_of(request).orchestrator.services()
     return schemas.Services(data=[schemas.Service.model_validate(report) for report in reports])
+
+
+@router.post(
+    "/v1/services/{name}/scale",
+    responses=problems(400, 404, 415, 422),
+    openapi_extra=accepts(schemas.ScaleRequest),
+)
+async def scale_service(
+    request: Request,
+    name: str,
+    wanted: Annotated[schemas.ScaleRequest, Depends(body(schemas.ScaleRequest))],
+) -> schemas.Service:
+    """Give a service so many replicas; answers once new ones were tried, or those that are too many have drained."""
+    orchestrator = app_of(request).orchestrator
+    await orchestrator.scale(name, wanted.instances, "asked for by hand")
+    return schemas.Service.model_validate(orchestrator.report(name))
 
 
 @router.get("/v1/events", responses=problems(422))

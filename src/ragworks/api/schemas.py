@@ -349,7 +349,11 @@ class Problem(Wire):
     errors: list[FieldError] | None = None
 
 
-REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest)
+class ScaleRequest(Request):
+    instances: Annotated[int, Field(ge=1, description="replicas that the service should have")]
+
+
+REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest, ScaleRequest)
 
 
 def page(wire: Callable[[V], W], found: types.Page[V]) -> ListOf[W]:

@@ -18,6 +18,7 @@ from ragworks.cli import (
     ingesting,
     jobs,
     reporting,
+    scaling,
     serving,
     simulating,
 )
@@ -51,6 +52,7 @@ application.command()(asking.search)
 application.command()(asking.ask)
 application.add_typer(jobs.commands, name="jobs")
 application.command()(reporting.status)
+application.command()(scaling.scale)
 application.command()(explaining.why)
 application.command()(checking.doctor)
 application.add_typer(collections.collection_commands, name="collections")

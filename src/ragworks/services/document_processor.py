@@ -67,7 +67,7 @@ class DocumentProcessor:
         store: DocumentStore,
         clock: Clock,
         rng: Random,
-        workers: int = 1,
+        workers: Callable[[], int] = lambda: 1,
         on_stage_end: OnStageEnd = lambda stage, seconds: None,
         on_document: OnDocument = lambda outcome: None,
         webhooks: Webhooks | None = None,
@@ -215,7 +215,7 @@ class DocumentProcessor:
         self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
 
     def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
-        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers)
+        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers())
 
     async def _prune(self) -> None:
         """Forget what ended long ago, for as long as the service runs."""

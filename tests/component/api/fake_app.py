@@ -20,6 +20,7 @@ from ragworks.errors import (
     DocumentNotFound,
     JobNotFound,
     NotReady,
+    ServiceNotFound,
 )
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
@@ -227,6 +228,7 @@ class FakeEmbeddings:
 class FakeOrchestrator:
     def __init__(self) -> None:
         self.down: dict[str, str] = {}
+        self.scaled: list[tuple[str, int, str]] = []
 
     def require(self, name: str) -> None:
         if name in self.down:
@@ -234,6 +236,15 @@ class FakeOrchestrator:
 
     def ready(self) -> tuple[bool, Mapping[str, str]]:
         return not self.down, dict(self.down)
+
+    async def scale(self, name: str, instances: int, reason: str) -> None:
+        if name != "embeddings_service":
+            raise ServiceNotFound(name, ["embeddings_service"])
+        self.scaled.append((name, instances, reason))
+
+    def report(self, name: str) -> ServiceReport:
+        replicas = tuple(ReplicaReport(f"{name}-{n}", None, "starting", "1", note="soon") for n in range(2))
+        return ServiceReport(name, "started", None, (), None, replicas, {})
 
     async def services(self) -> list[ServiceReport]:
         health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})

@@ -50,6 +50,7 @@ class FakeServer:
                 Route("/v1/dead-letters", self._dead),
                 Route("/v1/dead-letters/retry", self._retry_dead, methods=["POST"]),
                 Route("/v1/services", self._services),
+                Route("/v1/services/{name}/scale", self._scale, methods=["POST"]),
                 Route("/v1/events", self._listed_events),
                 Route("/v1/doctor", self._doctor),
                 Route("/v1/cache", self._cache, methods=["GET", "DELETE"]),
@@ -184,6 +185,11 @@ class FakeServer:
         one["stats"] |= {"oldest_waiting_s": 90.0}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
+
+    async def _scale(self, request):
+        name, many = request.path_params["name"], (await request.json())["instances"]
+        replica = {"pid": 1, "status": "healthy", "version": "1", "note": ""}
+        return JSONResponse({"name": name, "replicas": [{"id": f"{name}-{n}", **replica} for n in range(many)]})
 
     async def _listed_events(self, request):
         self.asked.append(dict(request.query_params))

@@ -177,6 +177,17 @@ def test_the_cache_shows_what_it_saves_by_tier_and_can_be_emptied(printed):
     assert json.loads(printed("cache", "clear", "--json").out) == {"cleared": 3}
 
 
+def test_scale_prints_the_replicas_and_wants_a_number_and_a_server(printed, server):
+    fake = ("--url", "http://fake")
+    out = printed("scale", "embeddings_service", "3", *fake)
+    assert "embeddings_service-2" in out.out
+    assert "embeddings_service has 3 replicas" in out.err
+    assert json.loads(printed("scale", "embeddings_service", "2", "--json", *fake).out)["name"] == "embeddings_service"
+    assert "scaling by itself is not there yet" in printed("scale", "embeddings_service", "auto", *fake, code=2).err
+    assert "a number of replicas, found 'two'" in printed("scale", "embeddings_service", "two", *fake, code=2).err
+    assert "no server runs on" in printed("scale", "embeddings_service", "2", code=1).err
+
+
 def test_doctor_fails_when_something_differs(printed, server):
     assert printed("doctor").out.startswith("healthy: 1 documents, 2 chunks")
     server.problems = ["1 vector without a chunk"]
