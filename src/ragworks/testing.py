@@ -16,7 +16,10 @@ import numpy as np
 from ragworks.control_protocols import ReplicaSpec, Usage
 from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
-from ragworks.protocols import Clock, Service
+from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
+from ragworks.services.embedding_engine import EmbeddingEngine
+from ragworks.services.embeddings_service import EmbeddingsService, OnEmbedded
+from ragworks.settings import EmbeddingsSettings
 from ragworks.types import Draft, Health, Hit, Quote, ServiceHealth, TextKind, Turn, Vectors
 from ragworks.waiting import news_or_time
 
@@ -107,6 +110,29 @@ class ScriptedModel(HashingEmbedder):
             raise ValueError(f"cannot read {sorted(self.bad & set(texts))[0]!r}")
         vectors: Vectors = self.rewrite(texts, super().embed(texts, kind))
         return vectors
+
+
+class LocalEmbeddings(EmbeddingsService):
+    """An EmbeddingsService with its one ``engine`` in this event loop: both start and stop together."""
+
+    def __init__(
+        self,
+        settings: EmbeddingsSettings,
+        make_model: Callable[[], Model | RemoteModel],
+        stored: StoredVectors | None,
+        clock: Clock,
+        on_embedded: OnEmbedded = lambda kind, result, seconds: None,
+    ) -> None:
+        self.engine = EmbeddingEngine(settings, lambda _: make_model(), clock)
+        super().__init__(settings, self.engine, stored, clock, on_embedded)
+
+    async def initialize(self) -> None:
+        await self.engine.initialize()
+        await super().initialize()
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        await self.engine.shutdown()
 
 
 class ScriptedEndpoint(HashingEmbedder):
