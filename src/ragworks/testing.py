@@ -7,13 +7,15 @@ import heapq
 import itertools
 import math
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ragworks.control_protocols import ReplicaSpec, Usage
+from ragworks.control_protocols import Event, ReplicaSpec, Usage
 from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
@@ -76,6 +78,30 @@ async def until(condition: Callable[[], object], turns: int = 20_000) -> None:
             return
         await asyncio.sleep(0.0005)
     raise AssertionError("the awaited condition never came to hold")
+
+
+class MemoryEvents:
+    """An EventLog in memory, of ``keep`` events. While ``error`` is set, nothing can be kept."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self.kept: deque[Event] = deque(maxlen=keep)
+        self.error: Exception | None = None
+        self._ids = itertools.count(1)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.kept.extend(replace(event, id=next(self._ids)) for event in events)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        found = [
+            event
+            for event in self.kept
+            if service in (None, event.service) and event.at >= since and event.id > (after or 0)
+        ]
+        return found[-limit:] if after is None else found[:limit]
 
 
 class ScriptedModel(HashingEmbedder):

@@ -52,6 +52,7 @@ class InlineReplica:
     def __init__(self, replica_id: str, spec: ReplicaSpec, service: Service, max_calls: int) -> None:
         self.id, self.spec, self.pid = replica_id, spec, os.getpid()
         self._service, self._max_calls = service, max_calls
+        self.slots = 1
         self._calls: set[_Asked] = set()
         self._no_calls = asyncio.Event()
         self._asked_to_end = ""

@@ -79,6 +79,7 @@ class ProcessReplica:
     def __init__(self, replica_id: str, spec: ReplicaSpec, child: Child, max_calls: int) -> None:
         self.id, self.spec, self.pid = replica_id, spec, child.pid
         self._child, self._max_calls = child, max_calls
+        self.slots = 1
         self._channel = Channel(child.channel, self._heard, self._closed)
         self._numbers = itertools.count()
         self._calls: dict[int, _Asked] = {}  # those that the replica has not let go of

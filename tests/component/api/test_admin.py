@@ -37,6 +37,17 @@ async def test_services_are_listed_with_replicas_and_statistics(client: httpx.As
     assert service["replicas"][0]["pid"] == 7
 
 
+async def test_a_service_is_scaled_by_hand_and_answers_how_it_stands(client: httpx.AsyncClient, app: FakeApp) -> None:
+    answer = await client.post("/v1/services/embeddings_service/scale", json={"instances": 2})
+    assert answer.status_code == 200
+    assert [one["note"] for one in answer.json()["replicas"]] == ["soon", "soon"]
+    assert app.orchestrator.scaled == [("embeddings_service", 2, "asked for by hand")]
+    answer = await client.post("/v1/services/no-such/scale", json={"instances": 2})
+    assert (answer.status_code, answer.json()["code"]) == (404, "service_not_found")
+    for wrong in ({"instances": 0}, {"instances": "2"}, {}, {"instance": 2}):
+        assert (await client.post("/v1/services/embeddings_service/scale", json=wrong)).status_code == 422
+
+
 async def test_doctor_answers_the_counts_that_must_agree(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/v1/doctor")).json()
     assert answer == {
