@@ -214,6 +214,7 @@ class App:
         registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
         self.orchestrator: Orchestrator = Orchestrator(registry, parts.clock, parts.rng, self.journal.for_service)
         self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
+        self.metrics.watch_replicas("embeddings_service", self.engines.balancer.stats, self.engines.balancer.views)
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 

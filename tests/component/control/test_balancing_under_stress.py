@@ -20,7 +20,7 @@ from ragworks.types import Health, Life
 from team import Team
 
 CALLS = CallSettings(
-    max_waiting=5, budget=BudgetSettings(share=0.2, most=5.0), hedge=HedgeSettings(quantile=0.9, share=0.1, min_calls=5)
+    max_waiting=5, budget=BudgetSettings(share=0.1, most=2.0), hedge=HedgeSettings(quantile=0.5, share=0.1, min_calls=2)
 )
 ERRORS = (NotReady, ReplicaLost, TimeoutError, InvalidInput, ValueError)
 numbers = st.integers(0, 1000)
