@@ -47,7 +47,7 @@ class TargetSettings:
     """
 
     utilisation: float = 0.9
-    headroom: float = 2.0
+    headroom: float = 2.5
     window_s: float = 60.0
     drain_s: float = 5.0
     calm_s: float = 600.0
