@@ -274,6 +274,16 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class Life(StrEnum):
+    """Where a replica is in its life: only a ready one gets calls, an ejected one only trials."""
+
+    STARTING = "starting"
+    READY = "ready"
+    EJECTED = "ejected"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
     """One health check. ``last_check`` is seconds since the epoch."""

@@ -17,6 +17,7 @@ from ragworks.cli import (
     ingesting,
     jobs,
     serving,
+    simulating,
 )
 
 application = typer.Typer(
@@ -53,5 +54,6 @@ application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")
 application.command(name="eval")(evaluating.evaluate)
 application.add_typer(benching.commands, name="bench")
+application.add_typer(simulating.commands, name="simulate")
 application.add_typer(caching.commands, name="cache")
 application.add_typer(configuring.commands, name="config")
