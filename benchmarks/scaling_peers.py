@@ -114,7 +114,9 @@ def _stabilised(desired: Desired, span_s: float) -> Desired:
     return stabilised
 
 
-def _add(values: deque[tuple[float, float]] | deque[tuple[float, int]], now: float, value: float, span_s: float) -> None:
+def _add(
+    values: deque[tuple[float, float]] | deque[tuple[float, int]], now: float, value: float, span_s: float
+) -> None:
     values.append((now, value))  # type: ignore[arg-type]
     while values[0][0] <= now - span_s:
         values.popleft()

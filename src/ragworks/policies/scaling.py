@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from ragworks.errors import InvalidSettings
@@ -33,7 +34,7 @@ def decide(spec: ScaleSpec, seen: Load | None, state: ScaleState, now: float) ->
     """``now`` is in seconds of the clock that the state is of; ``seen`` is None when nothing could be measured."""
     if seen is None:
         return ScaleDecision(Action.NONE, spec.min_instances, "no data: nothing was measured", None, state)
-    state = _timed(spec, state, now)
+    seen, state = _known(seen), _timed(spec, state, now)
     wish = POLICIES[spec.policy](spec, seen, state, now)
     wanted, reason = wish.instances, wish.reason
     bounded = min(max(wanted, spec.min_instances), spec.most)
@@ -46,6 +47,12 @@ def decide(spec: ScaleSpec, seen: Load | None, state: ScaleState, now: float) ->
     # The stable duration starts anew after every action.
     state = replace(state, acted_at=now, calm_since=None if state.calm_since is None else now)
     return ScaleDecision(action, bounded, reason, seen, state)
+
+
+def _known(seen: Load) -> Load:
+    """Without what no number stands for: a source that divides by nothing has measured nothing."""
+    unknown = [one.name for one in fields(seen) if not isfinite(getattr(seen, one.name) or 0)]
+    return replace(seen, **dict.fromkeys(unknown)) if unknown else seen
 
 
 def _bound(spec: ScaleSpec, wanted: int) -> str:

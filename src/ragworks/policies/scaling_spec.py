@@ -89,7 +89,7 @@ class Load:
 
     ``instances`` are asked for, those that still start included and those that drain not; ``ready`` of them serve,
     each ``slots`` calls at once. ``concurrency`` is the mean of calls in flight and waiting, wherever they wait;
-    ``queue_size`` what waits now. Of the calls that ``completed``: mean seconds of work ``service_s`` and of response,
+    ``queue_size`` what waits now. Calls that ``arrived``; of those that ``completed``: mean seconds of work ``service_s`` and of response,
     per cent of errors; these are None too when none completed. Usage in per cent of what a replica may use, averaged.
     """
 
@@ -98,6 +98,7 @@ class Load:
     slots: int = 1
     concurrency: float | None = None
     queue_size: int | None = None
+    arrived: int | None = None
     completed: int | None = None
     service_s: float | None = None
     response_s: float | None = None

@@ -46,29 +46,32 @@ def predictive(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> Wi
     said = f"{load:.1f} calls at once"
     if forecasting.believed(spec.predictive, forecast):
         expected = forecasting.ahead(spec.predictive, forecast, spec.startup_s)
-        raised = min(max(load, expected), spec.predictive.most * load)
         said += f", {expected:.1f} expected in {spec.startup_s:g} s"
-    else:
-        raised = load
-    return _wish(spec, seen, state, now, raised, said)
+        load = max(load, expected)
+    return _wish(spec, seen, state, now, load, said)
 
 
 def _observed(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> ScaleState:
     elapsed = now - state.seen_at if state.seen_at is not None else 0.0
     service_s = decayed(state.service_s, seen.service_s, elapsed, SERVICE_TIME_S)
-    load = keep(state.load, now, _slots_wanted(spec, seen, service_s), spec.target.window_s)
-    return replace(state, service_s=service_s, load=load)
+    wanted = _slots_wanted(spec, seen, service_s, elapsed or spec.monitoring_interval)
+    return replace(state, service_s=service_s, load=keep(state.load, now, wanted, spec.target.window_s))
 
 
-def _slots_wanted(spec: ScaleSpec, seen: Load, service_s: float | None) -> float:
-    """Calls that are worked on, and the slots that serve those who wait within ``drain_s``.
+def _slots_wanted(spec: ScaleSpec, seen: Load, service_s: float | None, elapsed: float) -> float:
+    """Slots for the calls that come, and those that serve who waits.
 
-    A slot serves drain_s / service_s calls in that time; a call that takes longer wants one for itself.
+    While none waits, the calls that are worked on are the load. Beyond that they only say how many slots there are, so
+    the load is arrivals a second x service time. Who waits is served by more replicas only once these are ready; until
+    nothing is known of the service time, each wants a slot.
     """
     there = seen.concurrency or 0.0
-    served = min(there, float(max(1, seen.ready) * seen.slots))
-    each = 1.0 if service_s is None else min(1.0, service_s / spec.target.drain_s)
-    return served + (there - served) * each
+    served = min(there, float(seen.ready * seen.slots))
+    waiting = there - served
+    if service_s is None or seen.arrived is None:
+        return there
+    coming = seen.arrived / elapsed * service_s if waiting > 0 else 0.0
+    return max(served, min(coming, there)) + waiting * min(1.0, service_s / max(spec.target.drain_s, spec.startup_s))
 
 
 def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: float, said: str) -> Wish:

@@ -12,6 +12,9 @@ from ragworks.simulator.traces import Rates, Requests
 
 Floats = NDArray[np.float64]
 
+FIRST_S = 120.0
+"""When a policy is first asked; until then there is what the first two minutes need at most."""
+
 BUSY = 3.0
 """Replicas that drawn requests keep busy on average: rates of a whole data centre say how a load changes, not how
 large one service is."""
@@ -38,7 +41,7 @@ def recorded(trace: Requests, window: tuple[float, float] | None = None) -> Dema
     if not inside.any():
         raise InvalidInput(f"the window {begin:g}:{end:g} holds no request; the trace has {_span(trace.t)}")
     work = work_of(trace.tokens_in[inside], trace.tokens_out[inside])
-    return Demand(trace.t[inside] - begin, work, end - begin)
+    return _checked(Demand(trace.t[inside] - begin, work, end - begin))
 
 
 def drawn(
@@ -63,7 +66,7 @@ def drawn(
     rng = np.random.default_rng(seed)
     passed = np.cumsum(rng.gamma(1 / cv**2, cv**2, int(total + 10 * cv * np.sqrt(total)) + 10))
     t = np.interp(passed[passed < total], expected * (total / expected[-1]), grid)
-    return Demand(t, work[rng.integers(0, len(work), len(t))], end - begin)
+    return _checked(Demand(t, work[rng.integers(0, len(work), len(t))], end - begin))
 
 
 def in_service(demand: Demand) -> tuple[Floats, Floats]:
@@ -73,6 +76,15 @@ def in_service(demand: Demand) -> tuple[Floats, Floats]:
     # An arrival before an end at the same instant: both are there.
     order = np.lexsort((-change, at))
     return at[order], np.cumsum(change[order])
+
+
+def _checked(demand: Demand) -> Demand:
+    if demand.length_s <= FIRST_S or not len(demand.t):
+        raise InvalidInput(
+            f"found {len(demand.t)} requests in {demand.length_s:g} s; needs some, and more than {FIRST_S:g} s, after "
+            "which a policy is first asked"
+        )
+    return demand
 
 
 def _span(t: Floats) -> str:

@@ -2,7 +2,7 @@
 
 One queue, first come first served; each replica works on ``slots`` requests at once. What a policy is shown is what a
 live loop can measure at its front: calls in flight and waiting, completions and the time they took. It never sees work
-that has not ended, nor what comes next.
+that has not ended, nor what comes next. An answer streams, so it responds when a slot takes it up.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from heapq import heappop, heappush
 import numpy as np
 
 from ragworks.policies.scaling import Action, Load, ScaleDecision, ScaleSpec, ScaleState, decide
-from ragworks.simulator.demand import Demand, in_service
+from ragworks.simulator.demand import FIRST_S, Demand, in_service
 
 LATE_S = 1.0
-FIRST_S = 120.0
-"""When a policy is first asked; until then there is what the first two minutes need at most."""
-
 LOOKS_AHEAD_S = 60.0
 
 MEMORY_PERCENT = 30.0
@@ -181,8 +178,11 @@ class _Run:
             slots=self._setting.slots,
             concurrency=self._there / span,
             queue_size=len(self._queue),
+            arrived=self._next - self._first,
             completed=len(self._took),
             service_s=float(np.mean(self._took)) if self._took else None,
+            response_s=float(np.mean(self._waited)) if self._waited else None,
+            error_percent=0.0 if self._took else None,
             memory_percent=MEMORY_PERCENT,
             cpu_percent=100.0 * self._busy / self._capacity if self._capacity else None,
         )
@@ -195,7 +195,9 @@ class _Run:
 
     def _forget(self) -> None:
         self._since, self._there, self._busy, self._capacity = self._now, 0.0, 0.0, 0.0
+        self._first = self._next
         self._took: list[float] = []
+        self._waited: list[float] = []
 
     def _pass(self, at: float) -> None:
         span, self._now = at - self._now, at
@@ -218,6 +220,7 @@ class _Run:
             self.waits[place] = self._now - self._t[place]
             replica.active += 1
             self._active += 1
+            self._waited.append(self.waits[place])
             self._push(self._now + self._work[place], replica, self._work[place])
 
     def _completed(self, replica: _Replica, work: float) -> None:
