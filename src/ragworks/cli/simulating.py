@@ -56,7 +56,8 @@ def scale(
     drawn from rates keep 3 replicas busy on average. A policy is first asked after two minutes. Replica-hours are
     relative to a plan that knows all requests and lets none wait, so a policy that lets some wait can cost less than 1.
     """
-    from ragworks.policies.scaling import POLICIES, ScaleSpec, changed, check
+    from ragworks.policies.scaling import POLICIES, ScaleSpec
+    from ragworks.policies.scaling_settings import changed, check
     from ragworks.simulator.scaling import Setting, oracle, simulate
 
     _finite(cv=cv, startup_s=startup_s, interval_s=interval_s)

@@ -6,21 +6,17 @@ measurements or a missing metric changes nothing by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Callable
+from dataclasses import fields, replace
 from math import isfinite
-from typing import Any
 
-from ragworks.errors import InvalidSettings
 from ragworks.policies import forecasting
-from ragworks.policies.forecasting import ForecastSettings
 from ragworks.policies.scaling_spec import Action, Load, ScaleDecision, ScaleSpec, ScaleState, Wish
 from ragworks.policies.scaling_target import predictive, target
 from ragworks.policies.scaling_threshold import threshold
 from ragworks.policies.windows import shifted
 
-__all__ = ["POLICIES", "Action", "Load", "ScaleDecision", "ScaleSpec", "ScaleState", "changed", "check", "decide"]
+__all__ = ["POLICIES", "Action", "Load", "ScaleDecision", "ScaleSpec", "ScaleState", "decide"]
 
 Policy = Callable[[ScaleSpec, Load, ScaleState, float], Wish]
 
@@ -89,75 +85,3 @@ def _moved(state: ScaleState, by_s: float) -> ScaleState:
         needed=shifted(state.needed, by_s),
         forecast=forecasting.shifted(state.forecast, by_s),
     )
-
-
-def check(spec: ScaleSpec) -> None:
-    """Raises InvalidSettings for what contradicts itself, with the setting, what is allowed and what was found."""
-    low, high = spec.threshold.scale_down, spec.threshold.scale_up
-    rules: list[tuple[str, object, str, bool]] = [
-        ("policy", spec.policy, f"one of {', '.join(POLICIES)}", spec.policy in POLICIES),
-        ("min_instances", spec.min_instances, "1 or more", spec.min_instances >= 1),
-        (
-            "max_instances",
-            spec.max_instances,
-            f"{spec.min_instances} (min_instances) or more",
-            spec.max_instances >= spec.min_instances,
-        ),
-        ("max_fed", spec.max_fed, "1 or more, or nothing", spec.max_fed is None or spec.max_fed >= 1),
-        ("target.utilisation", spec.target.utilisation, "above 0, 1 at most", 0 < spec.target.utilisation <= 1),
-        ("target.growth", spec.target.growth, "1 or more", spec.target.growth >= 1),
-        *(
-            (
-                f"threshold.scale_down.{one.name}",
-                getattr(low, one.name),
-                f"below {getattr(high, one.name):g} (threshold.scale_up.{one.name})",
-                getattr(low, one.name) < getattr(high, one.name),
-            )
-            for one in fields(low)
-        ),
-        *((name, value, "0 or more", value >= 0) for name, value in _numbers(spec) if name not in _POSITIVE),
-        *((name, value, "above 0", value > 0) for name, value in _numbers(spec) if name in _POSITIVE),
-    ]
-    for name, found, allowed, holds in rules:
-        if not holds:
-            raise InvalidSettings(f"{name} must be {allowed}; found {found}")
-
-
-_POSITIVE = {
-    "monitoring_interval",
-    "target.window_s",
-    "target.drain_s",
-    "target.calm_s",
-    "target.panic",
-    *(f"predictive.{one.name}" for one in fields(ForecastSettings)),
-}
-"""Divisors, and spans that must hold one observation."""
-
-
-def _numbers(values: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    for one in fields(values):
-        value = getattr(values, one.name)
-        if is_dataclass(value):
-            yield from _numbers(value, f"{prefix}{one.name}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{one.name}", float(value)
-
-
-def changed(spec: ScaleSpec, name: str, text: str) -> ScaleSpec:
-    """The spec with one number set by its dotted name, as ``target.utilisation``. Raises InvalidSettings."""
-    known = sorted(name for name, _ in _numbers(spec))
-    if name not in known:
-        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise InvalidSettings(f"there is no setting {name!r} of a scaler; did you mean {nearest!r}?")
-    *parents, last = name.split(".")
-    holders: list[Any] = [spec]
-    for parent in parents:
-        holders.append(getattr(holders[-1], parent))
-    kind = type(getattr(holders[-1], last))
-    try:
-        value = kind(text)
-    except ValueError:
-        raise InvalidSettings(f"{name} must be a {kind.__name__}; found {text!r}") from None
-    for holder, attribute in zip(reversed(holders), [last, *reversed(parents)], strict=True):
-        value = replace(holder, **{attribute: value})
-    return value  # type: ignore[no-any-return]  # a spec, since the first holder is one

@@ -39,7 +39,8 @@ class ThresholdSettings:
 
 @dataclass(frozen=True, slots=True)
 class TargetSettings:
-    """Slots for the load at ``utilisation``, and never fewer than the load and ``headroom`` times its square root.
+    """Slots for the load at ``utilisation``, and never fewer than the load and ``headroom`` times its square root, or
+    less of that for calls that are shorter than ``patience_s``, a wait that nobody minds.
 
     The load is averaged over ``window_s``. Who waits should be served within ``drain_s``, which may take more slots
     than the load alone. Fewer replicas once ``calm_s`` needed no more. A load beyond ``panic`` times all slots within
@@ -48,6 +49,7 @@ class TargetSettings:
 
     utilisation: float = 0.9
     headroom: float = 2.5
+    patience_s: float = 1.0
     window_s: float = 60.0
     drain_s: float = 5.0
     calm_s: float = 600.0
@@ -89,8 +91,9 @@ class Load:
 
     ``instances`` are asked for, those that still start included and those that drain not; ``ready`` of them serve,
     each ``slots`` calls at once. ``concurrency`` is the mean of calls in flight and waiting, wherever they wait;
-    ``queue_size`` what waits now. Calls that ``arrived``; of those that ``completed``: mean seconds of work ``service_s`` and of response,
-    per cent of errors; these are None too when none completed. Usage in per cent of what a replica may use, averaged.
+    ``queue_size`` what waits now, ``arrived`` what came. Of the calls that ``completed``: mean seconds of work
+    ``service_s`` and of response, per cent of errors; these are None too when none completed. Usage in per cent of what
+    a replica may use, averaged.
     """
 
     instances: int

@@ -77,7 +77,7 @@ def _slots_wanted(spec: ScaleSpec, seen: Load, service_s: float | None, elapsed:
 def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: float, said: str) -> Wish:
     """From slots to replicas: up at once, down when the highest need of ``calm_s`` was lower."""
     settings = spec.target
-    needed = replicas(spec, load, seen.slots)
+    needed = replicas(spec, load, seen.slots, state.service_s)
     latest = state.load[-1][1]
     if latest > settings.panic * seen.instances * seen.slots:
         rushed = ceil(latest / seen.slots - 1e-9)
@@ -100,7 +100,12 @@ def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: floa
     return Wish(max(lately, seen.instances // 2), f"{said} need {needed}, {lately} at most lately", state)
 
 
-def replicas(spec: ScaleSpec, load: float, slots: int) -> int:
-    """How many a load of so many calls at once needs."""
-    wanted = max(load / spec.target.utilisation, load + spec.target.headroom * sqrt(load))
+def replicas(spec: ScaleSpec, load: float, slots: int, service_s: float | None = None) -> int:
+    """How many a load of so many calls at once needs, each of ``service_s`` if that is known.
+
+    Averaged over a wait, the number of shorter calls varies less: by the root of the part of it that they take.
+    """
+    settings = spec.target
+    part = 1.0 if service_s is None else min(1.0, service_s / settings.patience_s)
+    wanted = max(load / settings.utilisation, load + settings.headroom * sqrt(load * part))
     return ceil(wanted / slots - 1e-9)
