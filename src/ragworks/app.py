@@ -9,25 +9,22 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
-from ragworks.errors import InvalidSettings, ModelMissing, StorageFull
+from ragworks.errors import StorageFull
+from ragworks.models import choosing
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.folder import passage_tokens
-from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
-from ragworks.models.onnx_folder import FolderEmbedder
-from ragworks.models.onnx_weights import OnnxEmbedder, OnnxScorer, available_cores
-from ragworks.models.openai_api import OpenAIEmbedder
-from ragworks.protocols import Clock, Model, RemoteModel
+from ragworks.models.onnx_weights import OnnxScorer, available_cores
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.services.document_processor import DocumentProcessor
+from ragworks.services.embedding_engine import EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.generation_service import GenerationService
 from ragworks.services.retrieval_service import RetrievalService
@@ -40,17 +37,10 @@ from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
 from ragworks.storage.sqlite import Database
 from ragworks.storage.webhooks import SqliteWebhooks
-from ragworks.types import Answer, Embeddings, Job, TextKind, Turn
+from ragworks.types import Answer, Embeddings, Job, ServiceHealth, TextKind, Turn
 from ragworks.workers.jobs import Outcome
 from ragworks.workers.reading import PooledReader, ReadLimits
 from ragworks.workers.webhooks import Webhooks
-
-BUNDLED = "bge-small-en-v1.5"
-ENGINES: Mapping[str, Callable[[int], Model]] = {"onnxruntime": OnnxEmbedder, "openvino": lambda n: _openvino(n)}
-MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
-    BUNDLED: lambda settings: ENGINES[settings.engine](settings.threads),
-    "hashing": lambda settings: HashingEmbedder(),
-}
 
 
 class _Parts:
@@ -58,7 +48,7 @@ class _Parts:
 
     def __init__(self, settings: Settings) -> None:
         embeddings = settings.embeddings_service
-        _check(embeddings)
+        choosing.check(embeddings)
         weightless = embeddings.model_name == "hashing"
         self.clock, self.rng = SystemClock(), Random()
         self.folder = DataFolder(settings.server.data)
@@ -110,10 +100,17 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
-        self.vector_store = VectorStore(parts.rows, parts.blobs, parts.indexes, parts.clock)
+        self.vector_store = VectorStore(
+            parts.rows,
+            parts.blobs,
+            parts.indexes,
+            parts.clock,
+            on_forgotten=lambda keys: self.embeddings_service.forget(keys),
+        )
+        self.engine = EmbeddingEngine(settings.embeddings_service, choosing.embedding_model)
         self.embeddings_service = EmbeddingsService(
             settings.embeddings_service,
-            lambda: _model(settings.embeddings_service, parts.clock, parts.rng),
+            self.engine,
             self.vector_store,
             parts.clock,
             self._embedded,
@@ -153,7 +150,7 @@ class App:
         """The dependency table: what each service cannot start without, and what it merely wants."""
         return {
             "vector_store": Registration(self.vector_store),
-            "embeddings_service": Registration(self.embeddings_service),
+            "embeddings_service": Registration(_Both(self.embeddings_service, self.engine)),
             "document_processor": Registration(self.document_processor, needs=("vector_store", "embeddings_service")),
             "retrieval_service": Registration(
                 self.retrieval_service, needs=("vector_store",), wants=("embeddings_service",)
@@ -241,64 +238,34 @@ class App:
             self.metrics.embedding_call(kind, seconds)
 
 
+class _Both:
+    """The front and its only engine, until the engine has a group."""
+
+    def __init__(self, front: EmbeddingsService, engine: EmbeddingEngine) -> None:
+        self._front, self._engine = front, engine
+        self.stats = front.stats
+
+    async def initialize(self) -> None:
+        await self._engine.initialize()
+        await self._front.initialize()
+
+    async def shutdown(self) -> None:
+        await self._front.shutdown()
+        await self._engine.shutdown()
+
+    async def check_health(self) -> ServiceHealth:
+        return await self._engine.check_health()
+
+
 def build(settings: Settings) -> App:
     """An App for ``settings``; nothing is opened or started yet. Raises InvalidSettings."""
     return App(settings)
-
-
-def _openvino(threads: int) -> Model:
-    try:
-        from ragworks.models.openvino_weights import OpenVinoEmbedder
-    except ModuleNotFoundError as error:
-        message = "embeddings_service.engine openvino needs a package; run `pip install 'ragworks[openvino]'`"
-        raise ModelMissing(message) from error
-    return OpenVinoEmbedder(threads)
 
 
 def _job_event(job: Job) -> Mapping[str, Any]:
     from ragworks.api.schemas import job_event  # late: opening a folder from Python needs no HTTP
 
     return job_event(job)
-
-
-def _check(settings: EmbeddingsSettings) -> None:
-    """Refuse what contradicts itself, before anything is opened."""
-    if settings.model_folder and settings.endpoint.model:
-        raise InvalidSettings(
-            "embeddings_service.model_folder and embeddings_service.endpoint.model name two models; keep one of them"
-        )
-    if (settings.query_prefix or settings.passage_prefix) and not (settings.model_folder or settings.endpoint.model):
-        raise InvalidSettings(
-            "embeddings_service.query_prefix and passage_prefix are for a model_folder or an endpoint; "
-            f"{settings.model_name} brings its own"
-        )
-    if settings.endpoint.model:
-        _check_urls(settings.endpoint.urls)
-
-
-def _check_urls(urls: Sequence[str]) -> None:
-    if not urls:
-        raise InvalidSettings("embeddings_service.endpoint.urls must name at least one base URL, found none")
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            # Not the URL itself: it may hold a password.
-            raise InvalidSettings(
-                "embeddings_service.endpoint.urls must be like http://127.0.0.1:8080/v1, without a name, a password or "
-                f"a query (a key goes into api_key); found scheme {parts.scheme!r}, host {parts.hostname!r}"
-            )
-
-
-def _model(settings: EmbeddingsSettings, clock: Clock, rng: Random) -> Model | RemoteModel:
-    prefixes: dict[TextKind, str] = {"question": settings.query_prefix, "passage": settings.passage_prefix}
-    if settings.endpoint.model:
-        return OpenAIEmbedder(settings.endpoint, prefixes, clock, rng)
-    if settings.model_folder:
-        return FolderEmbedder(settings.model_folder, prefixes, settings.threads)
-    return MODELS[settings.model_name](settings)
 
 
 def _tokenizer(settings: EmbeddingsSettings) -> str:

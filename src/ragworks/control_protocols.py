@@ -96,7 +96,8 @@ class Event:
     """One decision of the control plane: ``policy`` given ``inputs`` answers ``decision``, every time.
 
     ``inputs`` and ``decision`` are JSON. ``id`` grows; ``at`` is seconds since the epoch. ``policy`` is empty where
-    something merely happened (a replica died), and then ``inputs`` says what was seen.
+    something merely happened (a replica died), and then ``inputs`` says what was seen. Where it came too often to keep
+    each, ``count`` says for how many like it this one stands.
     """
 
     id: int
@@ -108,6 +109,7 @@ class Event:
     inputs: Mapping[str, Any]
     decision: Mapping[str, Any]
     reason: str
+    count: int = 1
 
 
 class Record(Protocol):
@@ -142,7 +144,8 @@ class EventLog(Protocol):
         ...
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int = 0, limit: int = 100
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
     ) -> Sequence[Event]:
-        """Events younger than ``since`` with an id above ``after``: the newest ``limit`` of them, oldest first."""
+        """Events not older than ``since``, oldest first: the newest ``limit`` of them, or with ``after`` the first
+        ``limit`` whose id is above it."""
         ...

@@ -7,7 +7,8 @@ RagworksError
 ├── NotFound
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
 │   ├── ModelMismatch            the collection was embedded with another model
@@ -86,6 +87,17 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
         self.job_id = job_id
+
+
+class DeadLetterNotFound(NotFound):
+    code = "dead_letter_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"no dead letter {task_id!r} can be queued again: expected the task_id of one whose bytes are there and "
+            "that was not submitted again since; GET /v1/dead-letters lists them"
+        )
+        self.task_id = task_id
 
 
 class Conflict(RagworksError):

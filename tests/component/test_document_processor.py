@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from ragworks.errors import (
     CorruptDocument,
+    DeadLetterNotFound,
     DocumentTooLarge,
     IdempotencyKeyInUse,
     QueueFull,
@@ -22,9 +23,8 @@ from ragworks.errors import (
 )
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
-from ragworks.testing import ScriptedModel, until
+from ragworks.testing import LocalEmbeddings, ScriptedModel, until
 from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
 from stores import Opened, found, opened, read
 
@@ -73,7 +73,7 @@ def doc(name: str, text: str = "", **fields: object) -> Upload:
 async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
     async with opened(path) as at:
         model = ScriptedModel()
-        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
         processor = DocumentProcessor(
             # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
@@ -109,9 +109,12 @@ async def test_a_document_that_is_accepted_ends_up_searchable(tmp_path: Path) ->
 async def test_a_passage_over_the_models_limit_is_indexed_with_a_warning(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         job = await at.ended(await at.submit(doc("long", "word " * 600 + "tail"), doc("short")))
-        said = {one.id: one.warnings for one in job.documents}
-    assert said["short"] == ()
-    assert [warning.split(";")[0] for warning in said["long"]] == ["passages longer than the embedding model reads: 1"]
+        told = {one.id: one.warnings for one in job.documents}
+        kept = {one.id: one.warnings for one in (await at.at.store.documents("default", 10, None)).data}
+    for said in (told, kept):
+        assert said["short"] == ()
+        [warning] = said["long"]
+        assert warning.startswith("passages longer than the embedding model reads: 1;")
 
 
 async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: Path) -> None:
@@ -372,9 +375,9 @@ async def test_cancel_while_a_document_is_published_is_whole_one_way_or_the_othe
     async with bench(tmp_path) as at:
         publish, publishing = at.at.store.publish, asyncio.Event()
 
-        async def noticed(task: Task, version: int) -> None:
+        async def noticed(*args: object) -> None:
             publishing.set()
-            await publish(task, version)
+            await publish(*args)
 
         monkeypatch.setattr(at.at.store, "publish", noticed)
         job_id = await at.submit(doc("a", "the battery"))
@@ -410,7 +413,13 @@ async def test_a_retry_while_a_job_runs_touches_only_what_failed(tmp_path: Path)
         at.reader.gate.clear()
         other = await at.submit(doc("long"))
         await until(lambda: at.reader.reads == ["bad", "long"])
-        assert (await at.processor.retry_dead()).queued == 1
+        with pytest.raises(DeadLetterNotFound, match="no dead letter 'nosuch' can be queued again"):
+            await at.processor.retry_dead("nosuch")
+        [dead] = (await at.processor.dead_letters(10, None)).data
+        assert (await at.processor.retry_dead(dead.task_id)).queued == 1
+        with pytest.raises(DeadLetterNotFound):  # it is queued already
+            await at.processor.retry_dead(dead.task_id)
+        assert (await at.processor.retry_dead()).queued == 0
         assert (await at.processor.retry(job_id)).file_counts["in_progress"] == 1
         at.reader.gate.set()
         assert (await at.ended(job_id)).status == (await at.ended(other)).status == TaskState.COMPLETED

@@ -46,6 +46,7 @@ TABLE: dict[type[RagworksError], Row] = {
     ),
     errors.DocumentNotFound: Row(404, "No such document", "List the collection's documents."),
     errors.JobNotFound: Row(404, "No such job", "List the jobs with GET /v1/jobs."),
+    errors.DeadLetterNotFound: Row(404, "No such dead letter", "List them with GET /v1/dead-letters."),
     errors.Conflict: Row(409, "Conflict", "Read the current state, then decide."),
     errors.CollectionExists: Row(409, "Collection exists", "Use it, or choose another name."),
     errors.ModelMismatch: Row(409, "Another embedding model", "Set the model back, or ingest into a new collection."),

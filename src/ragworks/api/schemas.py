@@ -240,11 +240,17 @@ class AskResponse(Wire):
 
 class Replica(Wire):
     id: str
-    pid: int
+    pid: int | None
     status: str
+    life: types.Life | None
     version: str
+    implementation: str
     active_connections: int | None
     avg_response_time: float | None
+    error_rate: float | None
+    cpu_usage: float | None
+    memory_usage: float | None
+    note: str
 
 
 class ServiceHealth(Wire):

@@ -33,6 +33,9 @@ def serve(
         str | None, typer.Option(metavar="A,B", help="Start only these services [default: all]")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the folders among the PATHs")] = True,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Table [profile.NAME] of the settings to lay over the rest")
+    ] = None,
     data: Data = None,
     config: Config = None,
 ) -> None:
@@ -42,7 +45,7 @@ def serve(
     Folders are followed: new and changed files go in, documents whose file is gone go.
     """
     given = {"host": host, "port": port, "services": services}
-    settings = Place(data, None, config).settings(server=given)
+    settings = Place(data, None, config).settings(server=given, profile=profile)
     configure(settings.log)
     run(_serve(settings, paths or [], watch), interrupted="stopped")
 

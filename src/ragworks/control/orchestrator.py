@@ -15,7 +15,7 @@ from ragworks.errors import NotReady
 from ragworks.policies.ordering import start_order
 from ragworks.policies.retrying import RetrySettings, decide
 from ragworks.protocols import Clock, Service
-from ragworks.types import Health, ReplicaReport, ServiceHealth, ServiceReport
+from ragworks.types import Health, Life, ReplicaReport, ServiceHealth, ServiceReport
 
 log = structlog.get_logger("ragworks.orchestrator")
 
@@ -194,7 +194,7 @@ class Orchestrator:
     def _report(self, name: str) -> ServiceReport:
         state = self._states[name]
         status = state.health.status if state.health and self._up(name) else state.status
-        replicas = (ReplicaReport(f"{name}-0", os.getpid(), status, "1", None, None),) if self._up(name) else ()
+        replicas = (ReplicaReport(f"{name}-0", os.getpid(), status, "1", life=Life.READY),) if self._up(name) else ()
         return ServiceReport(
             name, state.status, state.error, self._waiting_for(name), state.health, replicas,
             self.registry[name].service.stats() if self._up(name) else {},

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import pickle
-import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-import psutil
-
+from ragworks.control_protocols import Usage
 from ragworks.errors import RagworksError, ReadMemoryExceeded, ReadTimeout, WorkerCrashed
 from ragworks.runtimes.child import ERROR, HEADER, MESSAGE, RESULT, unpacked_error
+from ragworks.runtimes.packing import unpickled
+from ragworks.runtimes.spawning import Child
 
 Result = TypeVar("Result")
 
 WATCH_INTERVAL_S = 0.1
 START_LIMIT_S = 60.0
-NICENESS = "10"  # of the children, so that searches and the model go first
-LONG_ANSWER = 256 * 1024  # bytes; unpickling more would hold the event loop for milliseconds
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from ragworks.runtimes.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+NICENESS = 10  # of the children, so that searches and the model go first
 # One thread each: the pool is the parallelism. Fewer arenas: memory of one document goes back before the next.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -42,10 +32,19 @@ _ENVIRONMENT = {
 _COUNTED = ("started", "completed", "failed", "crashed", "timed_out", "over_memory", "retired")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One child process as it stands."""
+
+    pid: int
+    busy: bool
+    usage: Usage
+
+
 class WorkerPool:
     """Runs functions in up to ``size`` child processes, one call each at a time.
 
-    A child is started by the first call that needs it, used again, and retired after ``calls_per_child`` calls or when
+    A worker is started by the first call that needs it, used again, and retired after ``calls_per_child`` calls or when
     it still holds more than ``idle_memory_bytes`` after one. Children have low priority; none outlives this process.
 
     async with WorkerPool(size=2) as pool:
@@ -57,8 +56,9 @@ class WorkerPool:
         self._calls_per_child = calls_per_child
         self._idle_memory_bytes = idle_memory_bytes
         self._free = asyncio.Semaphore(size)
-        self._idle: list[_Child] = []
-        self._children: set[_Child] = set()
+        self._surplus = 0  # places that go when the call in them has ended
+        self._idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
         self._open = False
         self._counts = dict.fromkeys(_COUNTED, 0)
 
@@ -69,15 +69,32 @@ class WorkerPool:
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         self._idle.clear()
-        await asyncio.shield(asyncio.gather(*(self._end(child) for child in list(self._children))))
+        await asyncio.shield(asyncio.gather(*(self._end(worker) for worker in list(self._workers))))
 
     def stats(self) -> dict[str, int]:
         """Children alive and busy, and what became of calls and children since the start."""
-        return {"alive": len(self._children), "busy": len(self._children) - len(self._idle), **self._counts}
+        return {"alive": len(self._workers), "busy": len(self._workers) - len(self._idle), **self._counts}
 
     def pids(self) -> list[int]:
         """The process ids of the children that are alive."""
-        return [child.pid for child in self._children]
+        return [worker.pid for worker in self._workers]
+
+    def workers(self) -> list[WorkerReport]:
+        """Each worker that is alive; its CPU is that since it was last asked."""
+        return [WorkerReport(one.pid, one not in self._idle, one.usage()) for one in self._workers]
+
+    async def resize(self, size: int) -> None:
+        """Let ``size`` calls run at once. Growing is immediate; when it shrinks, idle workers go now, and calls that
+        run are finished first."""
+        grown, self.size = size - self.size, size
+        if grown > 0:
+            self._add_places(grown)
+        self._surplus += max(0, -grown)
+        while self._surplus and not self._free.locked():
+            await self._free.acquire()  # at once: there is one
+            self._surplus -= 1
+        while self._idle and len(self._workers) > size:
+            await self._end(self._idle.pop(0))
 
     async def run(
         self,
@@ -87,52 +104,62 @@ class WorkerPool:
         max_memory_bytes: int,
         on_message: Callable[[Any], float | None] | None = None,
     ) -> Result:
-        """``function(*args, report)`` in a child; ``report(value)`` there calls ``on_message(value)`` here, which may
+        """``function(*args, report)`` in a worker; ``report(value)`` there calls ``on_message(value)`` here, which may
         answer with seconds that the call may take beyond its limit.
 
         ``function`` must be importable. Its own RagworksErrors come back as they are, other errors as CorruptDocument.
-        Raises ReadTimeout, ReadMemoryExceeded or WorkerCrashed; the child is gone then, as it is after a cancel.
+        Raises ReadTimeout, ReadMemoryExceeded or WorkerCrashed; the worker is gone then, as it is after a cancel.
         """
         call = frame_of_call(function, args)
-        async with self._free:
-            child = await self._take()
+        await self._free.acquire()
+        try:
+            worker = await self._take()
             try:
-                answer = await child.call(call, limit_s, max_memory_bytes, on_message)
+                answer = await worker.call(call, limit_s, max_memory_bytes, on_message)
             except BaseException as error:
                 self._note(error)
-                await asyncio.shield(self._end(child))
+                await asyncio.shield(self._end(worker))
                 raise
-            await asyncio.shield(self._give_back(child))
+            await asyncio.shield(self._give_back(worker))
+        finally:
+            self._add_places(1)
         if isinstance(answer, _Failed):
             self._counts["failed"] += 1
             raise answer.error
         self._counts["completed"] += 1
         return answer  # type: ignore[no-any-return]
 
-    async def _take(self) -> _Child:
+    def _add_places(self, places: int) -> None:
+        for _ in range(places):
+            if self._surplus:
+                self._surplus -= 1
+            else:
+                self._free.release()
+
+    async def _take(self) -> _Worker:
         while self._idle:
-            child = self._idle.pop()
-            if child.alive():
-                return child
-            await self._end(child)
+            worker = self._idle.pop()
+            if worker.alive():
+                return worker
+            await self._end(worker)
         if not self._open:
             raise WorkerCrashed("the worker pool is closed")
-        child = await _Child.start(self._children)
+        worker = await _Worker.start(self._workers)
         self._counts["started"] += 1
-        return child
+        return worker
 
-    async def _give_back(self, child: _Child) -> None:
-        if not self._open:
-            await self._end(child)
-        elif child.calls >= self._calls_per_child or child.memory_bytes() > self._idle_memory_bytes:
+    async def _give_back(self, worker: _Worker) -> None:
+        if not self._open or len(self._workers) > self.size:
+            await self._end(worker)
+        elif worker.calls >= self._calls_per_child or worker.memory_bytes() > self._idle_memory_bytes:
             self._counts["retired"] += 1
-            await self._end(child)
+            await self._end(worker)
         else:
-            self._idle.append(child)
+            self._idle.append(worker)
 
-    async def _end(self, child: _Child) -> None:
-        await child.end()
-        self._children.discard(child)
+    async def _end(self, worker: _Worker) -> None:
+        await worker.end()
+        self._workers.discard(worker)
 
     def _note(self, error: BaseException) -> None:
         ends = ((ReadTimeout, "timed_out"), (ReadMemoryExceeded, "over_memory"), (WorkerCrashed, "crashed"))
@@ -148,58 +175,43 @@ def frame_of_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
 
 
 class _Failed:
-    """The answer of a call that raised, in a child that is well."""
+    """The answer of a call that raised, in a worker that is well."""
 
     def __init__(self, error: RagworksError) -> None:
         self.error = error
 
 
-class _Child:
-    """One child process and the protocol with it."""
+class _Worker:
+    """A child process that works on one call at a time, and the protocol with it."""
 
-    def __init__(self, process: Process) -> None:
-        requests, answers, said = process.stdin, process.stdout, process.stderr
-        assert requests is not None
-        assert answers is not None
-        assert said is not None
-        self._process, self._requests, self._answers = process, requests, answers
-        self._said: deque[bytes] = deque(maxlen=20)
-        # Awaited in end(); a pipe that nobody empties would stop a library that prints.
-        self._listener = asyncio.create_task(self._listen(said), name=f"worker-{process.pid}-stderr")
-        self._watched = psutil.Process(process.pid)
-        self.pid = process.pid
+    def __init__(self, child: Child, answers: asyncio.StreamReader, requests: asyncio.StreamWriter) -> None:
+        self._child, self._answers, self._requests = child, answers, requests
+        self.pid, self.alive = child.pid, child.alive
+        self.usage, self.memory_bytes = child.usage, child.memory_bytes
         self.calls = 0
         self._deadline = 0.0  # of the call that runs; messages may move it
 
     @classmethod
-    async def start(cls, children: set[_Child]) -> _Child:
-        """A child that is ready. It joins ``children`` before it is, so that nobody can lose it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _BOOT, json.dumps(sys.path), str(os.getpid()), NICENESS,
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, env=os.environ | _ENVIRONMENT,
-        )  # fmt: skip
-        child = cls(process)
-        children.add(child)
+    async def start(cls, workers: set[_Worker]) -> _Worker:
+        """A worker that is ready. It joins ``workers`` before it is, so that nobody can lose it."""
+        child = await Child.spawn("ragworks.runtimes.child", "worker", niceness=NICENESS, environment=_ENVIRONMENT)
+        try:
+            worker = cls(child, *await asyncio.open_connection(sock=child.channel))
+        except BaseException:
+            child.channel.close()
+            await asyncio.shield(child.end())
+            raise
+        workers.add(worker)
         try:
             async with asyncio.timeout(START_LIMIT_S):
-                await child._receive()
+                await worker._receive()
         except BaseException as error:
-            await asyncio.shield(child.end())
-            children.discard(child)
+            await asyncio.shield(worker.end())
+            workers.discard(worker)
             if isinstance(error, TimeoutError):
                 raise WorkerCrashed(f"a worker process was not ready within {START_LIMIT_S:g} s") from error
             raise
-        return child
-
-    def alive(self) -> bool:
-        return self._process.returncode is None
-
-    def memory_bytes(self) -> int:
-        """Resident memory, 0 once the process is gone."""
-        try:
-            return int(self._watched.memory_info().rss)
-        except psutil.Error:
-            return 0
+        return worker
 
     async def call(
         self, call: bytes, limit_s: float, max_memory_bytes: int, on_message: Callable[[Any], float | None] | None
@@ -245,33 +257,22 @@ class _Child:
             body = await self._answers.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._crashed() from None
-        items: tuple[Any, ...]
-        items = pickle.loads(body) if length < LONG_ANSWER else await asyncio.to_thread(pickle.loads, body)
+        items: tuple[Any, ...] = await unpickled(memoryview(body))
         return items
 
     async def _crashed(self) -> WorkerCrashed:
-        """What to say of a child that closed its pipe."""
+        """What to say of a worker that closed its channel."""
         try:
             async with asyncio.timeout(WATCH_INTERVAL_S * 10):
-                code = await self._process.wait()
+                how, said = await self._child.gone()
         except TimeoutError:
-            return WorkerCrashed("the worker process closed its pipe while it read the document")
-        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        said = b"".join(self._said).decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        return WorkerCrashed(f"the worker process {reason} while it read the document" + (f": {said}" if said else ""))
-
-    async def _listen(self, stderr: asyncio.StreamReader) -> None:
-        while part := await stderr.read(1024):
-            self._said.append(part)
+            how, said = "closed its channel", ""
+        return WorkerCrashed(f"the worker process {how} while it read the document" + (f": {said}" if said else ""))
 
     async def end(self) -> None:
-        """Kill the process and wait until it is gone. Harmless when it is gone already."""
-        if self.alive():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        """Kill the process and return when it is gone. Harmless when it is gone already."""
         self._requests.close()
-        await self._process.wait()
-        await self._listener
+        await self._child.end()
 
 
 def _too_long(limit_s: float) -> str:

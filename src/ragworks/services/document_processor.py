@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from ragworks.errors import InvalidInput, NotReady
+from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
 from ragworks.policies.retrying import RetrySettings
@@ -258,8 +258,11 @@ class DocumentProcessor:
         return await self._queue.dead_letters(limit, after)
 
     async def retry_dead(self, task_id: str | None = None) -> Requeued:
-        """Queue every dead letter again, or one, as many as there is room for. Raises QueueFull if none is."""
-        return await self._retry(task_id=task_id)
+        """Queue every dead letter again, or one, as many as there is room for. Raises QueueFull, DeadLetterNotFound."""
+        done = await self._retry(task_id=task_id)
+        if task_id and not done.queued:
+            raise DeadLetterNotFound(task_id)
+        return done
 
     async def _retry(self, **which: str | None) -> Requeued:
         done = await self._queue.retry(self._intake.room(1), **which)

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from ragworks.control.metrics import Metrics
-from ragworks.errors import CollectionExists, CollectionNotFound, DocumentNotFound, JobNotFound, NotReady
+from ragworks.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    DeadLetterNotFound,
+    DocumentNotFound,
+    JobNotFound,
+    NotReady,
+)
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
 from ragworks.types import (
@@ -162,6 +169,8 @@ class FakeProcessor:
         return page([dead], limit, after, "task_id")
 
     async def retry_dead(self, task_id: str | None = None) -> Requeued:
+        if task_id not in (None, "t1"):
+            raise DeadLetterNotFound(task_id)
         return Requeued(1 if task_id == "t1" else 3, 0)
 
     async def events(self, job_id: str) -> AsyncIterator[Job]:
@@ -201,8 +210,8 @@ class FakeEmbeddings:
         truncated = tuple(index for index, text in enumerate(texts) if len(text) > 100)
         return Embeddings(rows, {}, "hashing", 1, failed, truncated)
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(text.split()) for text in texts)
+    async def count_tokens(self, texts: Sequence[str], kind: str = "passage") -> int:
+        return sum(len(text.split()) + (kind == "question") for text in texts)
 
     def cache_report(self) -> CacheReport:
         return CacheReport("hashing:1", self.cached, 10, 24, 5, 4, 1, 0.9)
