@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragworks.policies.replaying import encoded, replay
 from ragworks.policies.scaling import POLICIES, Action, Load, ScaleSpec, ScaleState, decide
 from scaled import IDLE, acts, busy, constant, every, follow
 
@@ -67,9 +68,11 @@ def test_a_decision_can_be_written_down_and_is_the_same_when_asked_again(policy,
     for load, step in zip(seen, clock, strict=False):
         now += step
         decision = decide(spec, load, state, now)
-        assert decide(spec, load, state, now) == decision
-        written = json.dumps(asdict(decision), allow_nan=False)
-        assert json.loads(written) == json.loads(json.dumps(asdict(decision)))
+        inputs = {
+            name: encoded(value) for name, value in {"spec": spec, "seen": load, "state": state, "now": now}.items()
+        }
+        written = json.loads(json.dumps({"inputs": inputs, "decision": encoded(decision)}, allow_nan=False))
+        assert replay("scaling.decide", written["inputs"]) == written["decision"]
         state = decision.state
 
 

@@ -14,11 +14,14 @@ from ragworks.cli.output import emit, table
 from ragworks.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from ragworks.policies.scaling import ScaleSpec
     from ragworks.simulator.demand import Demand
 
 commands = typer.Typer(no_args_is_help=True, help="Replay recorded traffic through the policies of the server.")
 
 UNITS = {"h": 3600.0, "d": 86400.0}
+
+FIELDS = ("policy", "wait_over_1s_share", "replica_hours_ratio", "actions", "peak_replicas")
 
 MAX_INSTANCES = 100
 """So that it is the policy that decides, unless the user bounds it."""
@@ -56,32 +59,18 @@ def scale(
     drawn from rates keep 3 replicas busy on average. A policy is first asked after two minutes. Replica-hours are
     relative to a plan that knows all requests and lets none wait, so a policy that lets some wait can cost less than 1.
     """
-    from ragworks.policies.scaling import POLICIES, ScaleSpec
-    from ragworks.policies.scaling_settings import changed, check
     from ragworks.simulator.scaling import Setting, oracle, simulate
 
     _finite(cv=cv, startup_s=startup_s, interval_s=interval_s)
-    names = list(POLICIES) if policies == "all" else policies.split(",")
-    spec = replace(
-        ScaleSpec(), max_instances=MAX_INSTANCES, monitoring_interval=interval_s, startup_s=startup_s, cooldown=300.0
-    )
-    for one in settings or ():
-        name, equals, value = one.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected NAME=VALUE, found {one!r}", param_hint="--set")
-        spec = changed(spec, name, value)
-    specs = [replace(spec, policy=name) for name in names]
-    for each in specs:
-        check(each)
+    specs = _specs(policies, settings or [], startup_s, interval_s)
     setting = Setting(slots, startup_s, interval_s)
     demand = _demand(trace, tokens, cv, _window(window), seed, slots)
     ideal = oracle(demand, setting)
-    found = [simulate(each, demand, setting, ideal) for each in specs]
+    found = [simulate(spec, demand, setting, ideal) for spec in specs]
     if as_json:
-        fields = ("policy", "wait_over_1s_share", "replica_hours_ratio", "actions", "peak_replicas")
-        emit([{field: getattr(one, field) for field in fields} for one in found])
+        emit([{field: getattr(one, field) for field in FIELDS} for one in found])
         return
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             one.policy,
             f"{100 * one.wait_over_1s_share:.2f}",
@@ -97,6 +86,22 @@ def scale(
     rows.append(("oracle", "0.00", "0.0", "0", "1.00", ideal.actions, "", ideal.peak))
     columns = ("policy", "wait>1s %", "p99 wait s", "worst s", "replica-hours", "actions", "reversals", "peak")
     table(columns, rows, title=f"{len(demand.t)} requests in {demand.length_s:.0f} s, {ideal.mean:.2f} replicas needed")
+
+
+def _specs(policies: str, settings: list[str], startup_s: float, interval_s: float) -> list[ScaleSpec]:
+    from ragworks.policies.scaling import POLICIES, ScaleSpec
+    from ragworks.policies.scaling_settings import changed, check
+
+    spec = ScaleSpec(max_instances=MAX_INSTANCES, monitoring_interval=interval_s, startup_s=startup_s)
+    for one in settings:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected NAME=VALUE, found {one!r}", param_hint="--set")
+        spec = changed(spec, name, value)
+    specs = [replace(spec, policy=name) for name in (POLICIES if policies == "all" else policies.split(","))]
+    for each in specs:
+        check(each)
+    return specs
 
 
 def _demand(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from math import isfinite
+from typing import Any
 
 from ragworks.policies import forecasting
 from ragworks.policies.scaling_spec import Action, Load, ScaleDecision, ScaleSpec, ScaleState, Wish
@@ -47,8 +48,8 @@ def decide(spec: ScaleSpec, seen: Load | None, state: ScaleState, now: float) ->
 
 def _known(seen: Load) -> Load:
     """Without what no number stands for: a source that divides by nothing has measured nothing."""
-    unknown = [one.name for one in fields(seen) if not isfinite(getattr(seen, one.name) or 0)]
-    return replace(seen, **dict.fromkeys(unknown)) if unknown else seen
+    unknown: dict[str, Any] = {one.name: None for one in fields(seen) if not isfinite(getattr(seen, one.name) or 0)}
+    return replace(seen, **unknown) if unknown else seen
 
 
 def _bound(spec: ScaleSpec, wanted: int) -> str:

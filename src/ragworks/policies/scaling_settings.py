@@ -70,7 +70,8 @@ def changed(spec: ScaleSpec, name: str, text: str) -> ScaleSpec:
     except ValueError:
         wanted = "a whole number" if whole else "a number"
         raise InvalidSettings(f"{name} must be {wanted}; found {text!r}") from None
-    return _with(spec, name.split("."), value)
+    found: ScaleSpec = _with(spec, name.split("."), value)
+    return found
 
 
 def _values(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
