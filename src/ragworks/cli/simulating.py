@@ -64,7 +64,7 @@ def scale(
     _finite(cv=cv, startup_s=startup_s, interval_s=interval_s)
     specs = _specs(policies, settings or [], startup_s, interval_s)
     setting = Setting(slots, startup_s, interval_s)
-    demand = _demand(trace, tokens, cv, _window(window), seed, slots)
+    demand = _demand(trace, tokens, cv, window_of(window), seed, slots)
     ideal = oracle(demand, setting)
     found = [simulate(spec, demand, setting, ideal) for spec in specs]
     if as_json:
@@ -123,7 +123,7 @@ def _demand(
     return drawn(found, counts, slots=slots, cv=cv, seed=seed, window=window)
 
 
-def _window(text: str | None) -> tuple[float, float] | None:
+def window_of(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
     begin, _, end = text.partition(":")
