@@ -131,13 +131,14 @@ def test_a_new_scaler_takes_nothing_away_from_a_service_it_has_not_watched(polic
 @every_policy
 @pytest.mark.parametrize("period", [1, 2, 5])
 def test_a_load_that_oscillates_does_not_make_replicas_oscillate(policy, period):
-    """Up for the peaks, and never down while they come back."""
+    """Up for the peaks, perhaps once down from a first guess, and then never again."""
 
     def measured(now, instances):
         return busy(12 if int(now / 30 / period) % 2 else 0.1, instances, slots=4)
 
     found = follow(ScaleSpec(policy=policy, cooldown=0), measured, every(30, 4 * 3600), instances=2)
-    assert {one.action for one in acts(found)} <= {Action.SCALE_UP}
+    assert [one.action for one in acts(found)].count(Action.SCALE_DOWN) <= 1
+    assert not acts(found[len(found) // 2 :])
 
 
 @every_policy

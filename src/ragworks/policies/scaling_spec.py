@@ -48,7 +48,7 @@ class TargetSettings:
     """
 
     utilisation: float = 0.9
-    headroom: float = 2.5
+    headroom: float = 2.25
     patience_s: float = 1.0
     window_s: float = 60.0
     drain_s: float = 5.0

@@ -20,7 +20,7 @@ SPEC = ScaleSpec(max_instances=100, cooldown=0.0)
 @given(st.floats(0, 1e5), st.integers(1, 64))
 def test_slots_are_enough_for_the_load_at_its_utilisation_and_for_its_chance(load, slots):
     found = replicas(SPEC, load, slots) * slots
-    wanted = max(load / 0.9, load + 2.5 * sqrt(load))
+    wanted = max(load / 0.9, load + 2.25 * sqrt(load))
     assert wanted - 1e-6 * slots <= found < wanted + slots
 
 
