@@ -57,6 +57,7 @@ class Replica(Protocol):
     id: str
     spec: ReplicaSpec
     pid: int
+    slots: int
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         """What the verb returns; arrays arrive read-only. Cancelling cancels it there, too, as does the timeout.

@@ -8,6 +8,7 @@ RagworksError
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
 │   ├── JobNotFound
+│   ├── ServiceNotFound
 │   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
@@ -40,6 +41,8 @@ RagworksError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class RagworksError(Exception):
@@ -87,6 +90,14 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
         self.job_id = job_id
+
+
+class ServiceNotFound(NotFound):
+    code = "service_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
+        self.name = name
 
 
 class DeadLetterNotFound(NotFound):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragworks.errors import InvalidSettings
+from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.settings_sources import PROFILE, build, describe, from_environment, merge, nearest, read_toml, setting
 
@@ -225,6 +225,13 @@ class Settings:
     def replicas(self, service: str) -> ReplicaSettings:
         found: ReplicaSettings = getattr(self, service).replicas
         return found
+
+
+def known_service(name: str) -> str:
+    """``name``. Raises InvalidInput with the nearest one if no service is called so."""
+    if name not in SERVICES:
+        raise InvalidInput(f"service must be one of {', '.join(SERVICES)}, found {name!r}{nearest(name, SERVICES)}")
+    return name
 
 
 def load(

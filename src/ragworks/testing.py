@@ -7,13 +7,15 @@ import heapq
 import itertools
 import math
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ragworks.control_protocols import ReplicaSpec, Usage
+from ragworks.control_protocols import Event, ReplicaSpec, Usage
 from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
@@ -76,6 +78,30 @@ async def until(condition: Callable[[], object], turns: int = 20_000) -> None:
             return
         await asyncio.sleep(0.0005)
     raise AssertionError("the awaited condition never came to hold")
+
+
+class MemoryEvents:
+    """An EventLog in memory, of ``keep`` events. While ``error`` is set, nothing can be kept."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self.kept: deque[Event] = deque(maxlen=keep)
+        self.error: Exception | None = None
+        self._ids = itertools.count(1)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.kept.extend(replace(event, id=next(self._ids)) for event in events)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        found = [
+            event
+            for event in self.kept
+            if service in (None, event.service) and event.at >= since and event.id > (after or 0)
+        ]
+        return found[-limit:] if after is None else found[:limit]
 
 
 class ScriptedModel(HashingEmbedder):
@@ -254,7 +280,7 @@ class ManualReplica:
         self.service: Any = service or NamedService(replica_id)
         self.spec = spec or ReplicaSpec("fake", NamedService, (replica_id,))
         self.calls: list[str] = []
-        self.checks = self.in_flight = 0
+        self.checks = self.in_flight = self.calls_when_dead = 0
         self.used = Usage()
         self._clock = clock
         self._news, self._gone = asyncio.Event(), asyncio.Event()
@@ -287,6 +313,12 @@ class ManualReplica:
     @property
     def dead(self) -> bool:
         return self._gone.is_set()
+
+    @property
+    def well(self) -> bool:
+        """Whether a call would be answered at once."""
+        full = self._stopping or self.in_flight >= self.max_calls
+        return not (self.dead or full or self._hung or self._takes_s or self._error)
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         with self._in_flight(verb):
@@ -336,6 +368,7 @@ class ManualReplica:
     def _in_flight(self, verb: str) -> Iterator[None]:
         check = verb == "check_health"
         if self.dead:
+            self.calls_when_dead += 1
             raise ReplicaLost(f"replica {self.id} has ended: {self._cause}")
         if not check and (self._stopping or self.in_flight >= self.max_calls):
             raise NotReady(f"replica {self.id} takes no more calls")

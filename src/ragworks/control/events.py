@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,7 +34,10 @@ LEVELS: Mapping[str, str] = {
     "crash_looping": "error",
     "service_failed": "error",
     "eject": "warning",
+    "given_up": "warning",
+    "panic_began": "warning",
     "refused": "warning",
+    "rejecting_began": "warning",
     "replica_ended": "warning",
     "replica_killed": "warning",
     "replica_restarts": "warning",
@@ -85,6 +88,13 @@ class Journal:
     def for_service(self, name: str) -> Record:
         """The Record of one service's control loops."""
         return partial(self._note, name)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        """As EventLog says it, with what happened up to now."""
+        await self.flush()
+        return await self._events.recent(service=service, since=since, after=after, limit=limit)
 
     async def flush(self) -> None:
         """Keep what waits, now. Never raises: what cannot be kept waits on."""

@@ -104,6 +104,7 @@ class ReplicaSet:
         self._expectation = Expectation()
         self._turn = 0
         self._stale = True
+        self.ejections = 0
         self._tiers: list[list[Load]] = []
         self._ejected: list[_Replica] = []
         self._partial: list[_Replica] = []
@@ -312,6 +313,7 @@ class ReplicaSet:
         replica.calls = replica.errors = replica.load.error_rate = 0.0
         replica.errors_in_row = 0
         if verdict.action is Action.EJECT:
+            self.ejections += 1
             replica.ejected_at, replica.load.response_s = now, None
         else:
             replica.steady_at = now + self._settings.slow_start_s

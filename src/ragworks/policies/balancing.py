@@ -102,7 +102,7 @@ def adaptive(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
     """The shortest expected delay, at random among near equals; now and then one that has long been too slow."""
     a_round = len(loads)
     if len(loads) > LOOKED_AT:
-        loads = rng.sample(loads, LOOKED_AT)
+        loads = [random(loads, asked, rng) for _ in range(LOOKED_AT)]  # a double does no harm
     if asked.expected_s <= asked.usual_s:  # a long call would wait for long, should that one still be slow
         for load in loads:
             if asked.turn - load.turn > load.patience * a_round and not load.active:

@@ -118,7 +118,8 @@ def expected_delay_s(load: Load, now: float, expected_s: float) -> float:
     delay = pace * expected_s
     if load.active >= load.slots:
         left = max(0.0, pace * load.serving - (now * load.busy - load.since))
-        delay += (left / load.slots + pace * (load.backlog - load.serving)) / load.slots
+        waiting = max(0.0, load.backlog - load.serving)  # two sums of the same floats may differ by a rounding
+        delay += (left / load.slots + pace * waiting) / load.slots
     if load.error_rate:
         delay /= max(0.05, 1.0 - load.error_rate)
     return delay * (1.0 + CROWD * load.active / load.slots)

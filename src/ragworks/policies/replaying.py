@@ -15,15 +15,17 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, restarting, retrying
+from ragworks.policies import admission, ejecting, health, restarting, retrying, scaling
 
 Json = Any
 
 POLICIES: Mapping[str, Callable[..., Any]] = {
     "admission.decide": admission.decide,
     "ejecting.judge": ejecting.judge,
+    "health.judge": health.judge,
     "restarting.decide": restarting.decide,
     "retrying.decide": retrying.decide,
+    "scaling.decide": scaling.decide,
 }
 """Every policy whose decisions are events, by the name that events give. One that joins needs its row, and inputs in
 ``tests/unit/policies/test_replaying.py``."""
