@@ -3,8 +3,9 @@
 Usage: python benchmarks/ray_routing.py [--calls 600] [--callers 8] [--slow 0.2] [--fast 0.02] [--json]. Starts a Ray of
 one core on loopback and deploys the embedding engine four times, three replicas each: chosen among by Ray Serve's own
 router (power of two choices by queue length), by our ``round_robin`` with and without ejection, and by our default. The
-model hashes words and sleeps, in the first replica of each for longer. Each caller sends one call after another. Caveats: one machine, one
-calling process, and a replica that is slow from the start; callers, router and replicas share the same cores.
+model hashes words and sleeps, in the first replica of each for longer. Each caller sends one call after another.
+Caveats: one machine, one calling process, and a replica that is slow from the start; callers, router and replicas share
+the same cores.
 """
 
 from __future__ import annotations
