@@ -21,11 +21,11 @@ import onnxruntime
 import psutil
 from tokenizers import Tokenizer
 
-from ragworks.app import ENGINES
 from ragworks.clock import SystemClock
 from ragworks.models.carried import BGE_SMALL_EN, locate
-from ragworks.services.embeddings_service import EmbeddingsService
+from ragworks.models.choosing import ENGINES
 from ragworks.settings import EmbeddingsSettings
+from ragworks.testing import LocalEmbeddings
 
 CEILING_TOKENS = 512
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -67,7 +67,7 @@ def service(engine: str) -> Callable[[int, asyncio.Runner], Embed]:
 
     def opened(threads: int, runner: asyncio.Runner) -> Embed:
         settings = EmbeddingsSettings(engine=engine, threads=threads, cache_enabled=False)
-        made = EmbeddingsService(settings, lambda: ENGINES[engine](threads), None, SystemClock())
+        made = LocalEmbeddings(settings, lambda: ENGINES[engine](threads), None, SystemClock())
         loop = (
             runner.get_loop()
         )  # Runner.run would format its result, all vectors of it, when it gives the signals back

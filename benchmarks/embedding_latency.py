@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.app import ENGINES
 from ragworks.clock import SystemClock
-from ragworks.services.embeddings_service import EmbeddingsService
+from ragworks.models.choosing import ENGINES
 from ragworks.settings import EmbeddingsSettings
+from ragworks.testing import LocalEmbeddings
 from ragworks.types import TextKind, Vectors
 
 EVERY_S = 0.005
@@ -51,7 +51,7 @@ class Timed:
 async def measure(texts: list[str], questions: list[str], threads: int, rounds: int, engine: str) -> dict[str, Any]:
     model = Timed(ENGINES[engine](threads))
     settings = EmbeddingsSettings(engine=engine, threads=threads, cache_enabled=False)
-    service = EmbeddingsService(settings, lambda: model, None, SystemClock())
+    service = LocalEmbeddings(settings, lambda: model, None, SystemClock())
     await service.initialize()
     found: dict[str, dict[str, list[float]]] = {kind: {"ms": [], "lag_ms": []} for kind in ("idle", "busy")}
     for _ in range(rounds):
@@ -65,7 +65,7 @@ async def measure(texts: list[str], questions: list[str], threads: int, rounds: 
     }
 
 
-async def stretch(service: EmbeddingsService, questions: list[str], into: dict[str, list[float]]) -> None:
+async def stretch(service: LocalEmbeddings, questions: list[str], into: dict[str, list[float]]) -> None:
     sampler = asyncio.create_task(lags(into["lag_ms"]))
     for question in questions:
         began = time.perf_counter()
@@ -78,7 +78,7 @@ async def stretch(service: EmbeddingsService, questions: list[str], into: dict[s
 
 
 @asynccontextmanager
-async def bulk(service: EmbeddingsService, texts: list[str]) -> AsyncIterator[None]:
+async def bulk(service: LocalEmbeddings, texts: list[str]) -> AsyncIterator[None]:
     """A job of 10,000 texts in one call."""
     job = asyncio.create_task(service.embed_texts([f"{at} {text}" for at, text in numbered(texts)]))
     await asyncio.sleep(0.5)

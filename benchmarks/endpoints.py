@@ -34,8 +34,8 @@ from ragworks.clock import SystemClock
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.protocols import Model, RemoteModel
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
+from ragworks.testing import LocalEmbeddings
 from ragworks.types import TextKind, Vectors
 
 NO_PREFIX: Any = {"question": "", "passage": ""}
@@ -63,7 +63,7 @@ async def measured(delay_s: float, documents: int, concurrency: int | None) -> d
         model: Model | RemoteModel = Blocking(url) if concurrency is None else remote
         size = REQUEST_TEXTS * (4 if concurrency is None else 1)
         settings = EmbeddingsSettings(batch_size=size, batch_tokens=10**9, endpoint=endpoint)
-        service = EmbeddingsService(settings, lambda: model, None, SystemClock())
+        service = LocalEmbeddings(settings, lambda: model, None, SystemClock())
         await service.initialize()
         asked.clear()
         began = time.perf_counter()
@@ -84,7 +84,7 @@ async def measured(delay_s: float, documents: int, concurrency: int | None) -> d
     }
 
 
-async def embed_document(service: EmbeddingsService, number: int) -> None:
+async def embed_document(service: LocalEmbeddings, number: int) -> None:
     for part in range(PARTS):
         await service.embed_texts([f"document {number} part {part} text {text}" for text in range(TEXTS)])
 

@@ -36,6 +36,8 @@ class Opened:
     jobs: SqliteJobs
     blobs: FileBlobs
     store: VectorStore
+    forgotten: list[bytes]
+    """The embedding keys that caches were told to forget."""
 
 
 @asynccontextmanager
@@ -46,16 +48,18 @@ async def opened(path: Path) -> AsyncIterator[Opened]:
     database = Database(folder.database)
     database.open()
     rows, jobs, blobs = SqliteRows(database, clock), SqliteJobs(database, clock), FileBlobs(folder.blobs)
+    forgotten: list[bytes] = []
     store = VectorStore(
         rows,
         blobs,
         IndexFolder(folder.index),
         clock,
         gather_s=0,
+        on_forgotten=forgotten.extend,
     )
     await store.initialize()
     try:
-        yield Opened(clock, folder, database, rows, jobs, blobs, store)
+        yield Opened(clock, folder, database, rows, jobs, blobs, store, forgotten)
     finally:
         await store.shutdown()
         database.close()
@@ -128,10 +132,14 @@ async def found(at: Opened, words: str, filter: dict | None = None, collection: 
         return {row.document_id for row in (await view.chunks(list(legs.lexical))).values()}
 
 
+def key_of(text: str) -> bytes:
+    return text.encode()[:16]
+
+
 async def stage(at: Opened, task: Task, document: ReadDocument, fingerprint: str = "model") -> int:
     version = await at.store.begin(task, document, fingerprint, DIMENSION)
     for part in document.parts:
         texts = [chunk.text for chunk in part.chunks]
-        keys = [text.encode()[:16] for text in texts]
+        keys = [key_of(text) for text in texts]
         await at.store.stage(version, part, ["" for _ in texts], keys, [vector(text) for text in texts])
     return version

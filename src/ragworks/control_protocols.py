@@ -48,6 +48,7 @@ class Replica(Protocol):
     id: str
     spec: ReplicaSpec
     pid: int
+    slots: int
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         """What the verb returns; arrays arrive read-only. Cancelling cancels it there, too, as does the timeout.
@@ -96,7 +97,8 @@ class Event:
     """One decision of the control plane: ``policy`` given ``inputs`` answers ``decision``, every time.
 
     ``inputs`` and ``decision`` are JSON. ``id`` grows; ``at`` is seconds since the epoch. ``policy`` is empty where
-    something merely happened (a replica died), and then ``inputs`` says what was seen.
+    something merely happened (a replica died), and then ``inputs`` says what was seen. Where it came too often to keep
+    each, ``count`` says for how many like it this one stands.
     """
 
     id: int
@@ -108,6 +110,7 @@ class Event:
     inputs: Mapping[str, Any]
     decision: Mapping[str, Any]
     reason: str
+    count: int = 1
 
 
 class Record(Protocol):
@@ -142,7 +145,8 @@ class EventLog(Protocol):
         ...
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int = 0, limit: int = 100
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
     ) -> Sequence[Event]:
-        """Events younger than ``since`` with an id above ``after``: the newest ``limit`` of them, oldest first."""
+        """Events not older than ``since``, oldest first: the newest ``limit`` of them, or with ``after`` the first
+        ``limit`` whose id is above it."""
         ...

@@ -7,7 +7,9 @@ RagworksError
 ├── NotFound
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
-│   └── JobNotFound
+│   ├── JobNotFound
+│   ├── ServiceNotFound
+│   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
 │   ├── ModelMismatch            the collection was embedded with another model
@@ -39,6 +41,8 @@ RagworksError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class RagworksError(Exception):
@@ -86,6 +90,25 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
         self.job_id = job_id
+
+
+class ServiceNotFound(NotFound):
+    code = "service_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
+        self.name = name
+
+
+class DeadLetterNotFound(NotFound):
+    code = "dead_letter_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"no dead letter {task_id!r} can be queued again: expected the task_id of one whose bytes are there and "
+            "that was not submitted again since; GET /v1/dead-letters lists them"
+        )
+        self.task_id = task_id
 
 
 class Conflict(RagworksError):

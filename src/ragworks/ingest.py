@@ -49,9 +49,10 @@ async def ingest(
         async with _discarded_unless_published(version, store):
             parts = from_thread(document.parts)
             cut = [await _embed_and_stage(version, document, part, embedder, store) async for part in parts]
+            warnings = _said_of(sum(cut))
             on_stage(Stage.STORING)
-            await store.publish(task, version)
-    return Ingested(unchanged=False, warnings=(*document.warnings, *_said_of(sum(cut))))
+            await store.publish(task, version, warnings)
+    return Ingested(unchanged=False, warnings=(*document.warnings, *warnings))
 
 
 def _said_of(cut: int) -> Sequence[str]:

@@ -75,8 +75,8 @@ class Model(Protocol):
     dimension: int
     max_tokens: int
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, untruncated."""
+    def lengths(self, texts: Sequence[str], kind: TextKind) -> list[int]:
+        """Tokens of each text, untruncated, with the prefix that ``embed`` adds."""
         ...
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
@@ -107,8 +107,8 @@ class RemoteModel(Protocol):
 
     async def close(self) -> None: ...
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, as far as they can be told from here."""
+    def lengths(self, texts: Sequence[str], kind: TextKind) -> list[int]:
+        """Tokens of each text and its prefix, as far as they can be told from here."""
         ...
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
@@ -192,8 +192,10 @@ class DocumentStore(Protocol):
         """Add a part to a staged version in one small transaction; ``words`` is what is found beside each chunk."""
         ...
 
-    async def publish(self, task: Task, version: int) -> None:
-        """Make ``version`` the visible one in one transaction. Returns when the next search finds it.
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> None:
+        """Make ``version`` the visible one in one transaction, with ``warnings`` beside those of reading it.
+
+        Returns when the next search finds it.
 
         Raises LeaseLost if the task was cancelled, deleted or taken over meanwhile; nothing is visible then. After any
         other error it may be visible or not, whole in either case. A cancel waits for the end.

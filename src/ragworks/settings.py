@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from ragworks.errors import InvalidSettings
+from ragworks.errors import InvalidInput, InvalidSettings
+from ragworks.policies.balancing import STRATEGIES, BalanceSettings
+from ragworks.settings_sources import PROFILE, build, describe, from_environment, merge, nearest, read_toml, setting
+
+__all__ = ["SERVICES", "Settings", "describe", "load"]
 
 SERVICES = (
     "vector_store",
@@ -23,21 +23,15 @@ SERVICES = (
     "orchestration_api",
 )
 
+INLINE_ONLY: Mapping[str, str] = {
+    "vector_store": "it owns the database and the indexes of the data folder, which one process writes at a time",
+    "retrieval_service": "it searches the indexes, which are held in the server's process",
+    "generation_service": "it shares the scorer of the reranker, which is held in the server's process",
+    "orchestration_api": "it is the event loop and the port of the server",
+}
+"""Services of one replica, in the server's process, and why."""
 
 OPENAI_URL = "https://api.openai.com/v1"
-
-
-def setting(
-    default: Any,
-    doc: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    of: tuple[str, ...] = (),
-    secret: bool = False,
-) -> Any:
-    """A field with its documentation and its allowed range, both of which ``config show`` and errors print."""
-    return field(default=default, repr=not secret, metadata={"doc": doc, "low": low, "high": high, "of": of})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +40,32 @@ class ServerSettings:
     port: int = setting(8000, "port to bind; 0 takes a free one", low=0, high=65535)
     data: str = setting("./.ragworks", "data folder")
     services: tuple[str, ...] = setting(SERVICES, "services to start", of=SERVICES)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """The copies of one service: where they live, how many there are, who gets a call, and which code they run."""
+
+    runtime: str = setting(
+        "auto",
+        "where replicas live: inline (in the server), process (a child each), or auto (what suits the service)",
+        of=("auto", "inline", "process"),
+    )
+    instances: int = setting(1, "replicas at start", low=1, high=256)
+    min_instances: int = setting(1, "fewest replicas that scaling leaves", low=1, high=256)
+    max_instances: int = setting(10, "most replicas that scaling makes", low=1, high=256)
+    strategy: str = setting(BalanceSettings().strategy, "how a call finds its replica", of=tuple(STRATEGIES))
+    implementation: str = setting("default", "what runs: default, or a name of the table [implementations]")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,7 @@ class ProcessorSettings:
         secret=True,
     )
     webhook_timeout_s: float = setting(15.0, "seconds that the receiver of a webhook has to answer", low=0.1)
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
     @property
     def silence_s(self) -> float:
@@ -136,6 +157,7 @@ class EmbeddingsSettings:
     threads: int = setting(0, "threads of the model; 0 means one per core", low=0, high=256)
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
     @property
     def model(self) -> str:
@@ -153,6 +175,7 @@ class RetrievalSettings:
     rerank_passages: int = setting(20, "hits that a rerank may reorder", low=2, high=200)
     rerank_weight: float = setting(0.3, "share of the reranker's score", low=0, high=1)
     rerank_budget_s: float = setting(5.0, "seconds after which a rerank is left out", low=0.1)
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +185,14 @@ class GenerationSettings:
     support_threshold: float = setting(
         1.0, "least support of the best sentence, in the scorer's units; below it the answer abstains"
     )
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSettings:
+    keep: int = setting(10_000, "events kept, as `ragworks why` shows them", low=1)
+    keep_s: float = setting(14 * 86_400.0, "seconds that an event is kept", low=0)
+    max_bytes: int = setting(64 * 1024**2, "bytes that they may take", low=1024**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,137 +204,100 @@ class LogSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
+    vector_store: StoreSettings = field(default_factory=StoreSettings)
     document_processor: ProcessorSettings = field(default_factory=ProcessorSettings)
     embeddings_service: EmbeddingsSettings = field(default_factory=EmbeddingsSettings)
     retrieval_service: RetrievalSettings = field(default_factory=RetrievalSettings)
     generation_service: GenerationSettings = field(default_factory=GenerationSettings)
+    orchestration_api: ApiSettings = field(default_factory=ApiSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    implementations: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "doc": 'other code for services: a table of names, each for a factory as "module:factory"',
+            "low": None,
+            "high": None,
+            "of": (),
+        },
+    )
+
+    def replicas(self, service: str) -> ReplicaSettings:
+        found: ReplicaSettings = getattr(self, service).replicas
+        return found
 
 
-def load(path: str | None = None, environ: Mapping[str, str] | None = None, **overrides: Mapping[str, Any]) -> Settings:
+def known_service(name: str) -> str:
+    """``name``. Raises InvalidInput with the nearest one if no service is called so."""
+    if name not in SERVICES:
+        raise InvalidInput(f"service must be one of {', '.join(SERVICES)}, found {name!r}{nearest(name, SERVICES)}")
+    return name
+
+
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    profile: str | None = None,
+    **overrides: Mapping[str, Any],
+) -> Settings:
     """Settings from ``path`` (or ``./ragworks.toml`` if it is there), then the environment, then ``overrides``.
 
+    ``profile`` (or RAGWORKS_PROFILE) names a table ``[profile.NAME]`` of the file that is laid over its base.
     OPENAI_API_KEY and OPENAI_BASE_URL count as defaults. Raises InvalidSettings that names the key, what was found and
     what is allowed.
     """
     environ = os.environ if environ is None else environ
     values = _from_openai(environ)
-    _merge(values, _read_toml(path))
-    _merge(values, _from_environment(environ))
-    _merge(values, overrides)
-    settings: Settings = _build(Settings, values, "")
+    merge(values, _profiled(read_toml(path), profile or environ.get(PROFILE)))
+    merge(values, from_environment(environ))
+    merge(values, overrides)
+    settings: Settings = build(Settings, values, "")
+    _check_replicas(settings)
     return settings
 
 
-def describe(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """(key, value, documentation) of every setting, in order."""
-    rows: list[tuple[str, Any, str]] = []
-    for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        key = f"{prefix}{item.name}"
-        rows += describe(value, f"{key}.") if dataclasses.is_dataclass(value) else [(key, value, item.metadata["doc"])]
-    return rows
+def _profiled(values: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The base of a file, and over it the profile of that name. All profiles are checked, the unused ones too."""
+    profiles = values.pop("profile", {})
+    if not isinstance(profiles, dict):
+        raise InvalidSettings(f"[profile] must be a table of profiles, as in [profile.production], found {profiles!r}")
+    if name and name not in profiles:
+        raise InvalidSettings(f"there is no [profile.{name}] in the settings file{nearest(name, profiles)}")
+    for one, table in profiles.items():
+        build(Settings, table, f"profile.{one}.")
+    if name:
+        merge(values, profiles[name])
+    return values
 
 
-def _read_toml(path: str | None) -> dict[str, Any]:
-    file = Path(path or "ragworks.toml")
-    if path is None and not file.exists():
-        return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise InvalidSettings(f"there is no configuration file {file}; give --config an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{file} is not valid TOML: {error}") from error
+def _check_replicas(settings: Settings) -> None:
+    """What single values cannot tell: bounds that cross, and what a service cannot be."""
+    for service in SERVICES:
+        wanted = settings.replicas(service)
+        key = f"{service}.replicas"
+        if service in INLINE_ONLY:
+            for name, value, only in (("runtime", wanted.runtime, "inline"), ("instances", wanted.instances, 1)):
+                if value not in ("auto", only):
+                    raise InvalidSettings(f"{key}.{name} must be {only}, found {value!r}: {INLINE_ONLY[service]}")
+        if service == "document_processor" and (wanted.runtime == "inline" or wanted.instances != 1):
+            raise InvalidSettings(
+                f"{key}: the replicas of document_processor are its worker processes; set document_processor.workers, "
+                f"found runtime {wanted.runtime!r} and instances {wanted.instances}"
+            )
+        if wanted.min_instances > wanted.max_instances:
+            raise InvalidSettings(
+                f"{key}.min_instances must be at most max_instances ({wanted.max_instances}), found "
+                f"{wanted.min_instances}"
+            )
+        if service not in INLINE_ONLY and not wanted.min_instances <= max(wanted.instances, 1) <= wanted.max_instances:
+            raise InvalidSettings(
+                f"{key}.instances must be from {wanted.min_instances} to {wanted.max_instances} (min_instances and "
+                f"max_instances), found {wanted.instances}"
+            )
 
 
 def _from_openai(environ: Mapping[str, str]) -> dict[str, Any]:
     found = {"api_key": environ.get("OPENAI_API_KEY"), "urls": environ.get("OPENAI_BASE_URL")}
     given = {key: value for key, value in found.items() if value}
     return {"embeddings_service": {"endpoint": given}} if given else {}
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, text in sorted(environ.items()):
-        if name.startswith("RAGWORKS_"):
-            if "__" not in name:
-                raise InvalidSettings(
-                    f"unknown environment variable {name}; settings are RAGWORKS_SECTION__KEY, two underscores between "
-                    "section and key, as in RAGWORKS_SERVER__PORT"
-                )
-            *sections, key = name.removeprefix("RAGWORKS_").lower().split("__")
-            place = values
-            for section in sections:
-                place = place.setdefault(section, {})
-                if not isinstance(place, dict):
-                    raise InvalidSettings(f"{name}: {section} is a setting by itself, and holds no {key}")
-            place[key] = text
-    return values
-
-
-def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, Mapping) and key in values:
-            if isinstance(values[key], dict):  # else it is refused for what it is when the tree is built
-                _merge(values[key], value)
-        elif value is not None:
-            values[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _build(kind: Any, values: Any, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise InvalidSettings(f"[{prefix.rstrip('.')}] must be a table of settings, found {values!r}")
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    hints = get_type_hints(kind)
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{near[0]!s}?" if near else f"known here: {', '.join(known)}"
-            raise InvalidSettings(f"unknown setting {prefix}{key}; {hint}")
-    made = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]):
-            made[key] = _build(hints[key], value, f"{prefix}{key}.")
-        else:
-            made[key] = _checked(f"{prefix}{key}", _converted(f"{prefix}{key}", value, hints[key]), known[key].metadata)
-    return kind(**made)
-
-
-def _converted(key: str, value: Any, kind: Any) -> Any:
-    try:
-        if kind is bool:
-            return {True: True, False: False, "true": True, "false": False, "1": True, "0": False}[
-                value.lower() if isinstance(value, str) else value
-            ]
-        if kind in (int, float) and not isinstance(value, bool):
-            if kind is int and isinstance(value, float):
-                raise ValueError
-            return kind(value)
-        if kind is str and isinstance(value, str):
-            return value
-        if kind == tuple[str, ...]:
-            return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InvalidSettings(f"{key} must be {_called(kind)}, found {value!r}")
-
-
-def _called(kind: Any) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(kind, "a list of names")
-
-
-def _checked(key: str, value: Any, rule: Mapping[str, Any]) -> Any:
-    low, high, of = rule["low"], rule["high"], rule["of"]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidSettings(f"{key} must be a number, found {value!r}")
-    if of:
-        for one in value if isinstance(value, tuple) else (value,):
-            if one not in of:
-                near = difflib.get_close_matches(str(one), of, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise InvalidSettings(f"{key} must be one of {', '.join(of)}, found {one!r}{hint}")
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise InvalidSettings(f"{key} must be {bounds}, found {value!r}")
-    return value

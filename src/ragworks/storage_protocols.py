@@ -199,6 +199,10 @@ class JobQueue(Protocol):
         """What waits or runs."""
         ...
 
+    async def oldest_at(self) -> float | None:
+        """When the document that has waited longest was submitted, seconds since the epoch; None when none waits."""
+        ...
+
     async def claim(self, held: Iterable[str] = ()) -> Task | None:
         """The next task, leased to this attempt, fair between collections and jobs; None when none may start.
 
@@ -321,8 +325,8 @@ class Rows(Protocol):
         """Add a part to a staged version; ``words`` is what the word index reads before the text of each chunk."""
         ...
 
-    async def publish(self, task: Task, version: int) -> Withdrawn:
-        """Make ``version`` visible, and return what it replaced. Raises LeaseLost."""
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> Withdrawn:
+        """Make ``version`` visible, with ``warnings`` added, and return what it replaced. Raises LeaseLost."""
         ...
 
     async def describe(self, task: Task) -> bool:
@@ -333,8 +337,12 @@ class Rows(Protocol):
         """Versions that no document shows and no running attempt is staging."""
         ...
 
-    async def collect(self, version: int) -> None:
-        """Delete the rows of a version, unless it is visible; several small transactions."""
+    async def collect(self, version: int, on_forgotten: Callable[[Sequence[bytes]], None]) -> None:
+        """Delete the rows of a version, unless it is visible; several small transactions.
+
+        ``on_forgotten`` is told the embedding keys that each deleted, which other chunks may hold too; not those of an
+        attempt whose document is tried again.
+        """
         ...
 
     async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:

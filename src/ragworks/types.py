@@ -274,6 +274,16 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class Life(StrEnum):
+    """Where a replica is in its life: only a ready one gets calls, an ejected one only trials."""
+
+    STARTING = "starting"
+    READY = "ready"
+    EJECTED = "ejected"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
     """One health check. ``last_check`` is seconds since the epoch."""
@@ -306,6 +316,26 @@ class Embeddings:
     batch_size_used: int
     failed: tuple[FailedText, ...] = ()
     truncated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Which model an embedding engine runs. Vectors of two fingerprints are never compared."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What an embedding engine made of texts: ``vectors[i]``, float32 of unit length, is text i's; a row is NaN where
+    ``failed`` names it. ``batch_sizes[i]`` texts shared its batch."""
+
+    vectors: Vectors
+    failed: tuple[FailedText, ...]
+    truncated: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,14 +450,24 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica of a service, as ``status`` shows it; None where nothing is measured yet."""
+    """One replica of a service, as ``status`` shows it; None where nothing is measured or it is not known.
+
+    ``status`` is its health while it serves, else its ``life``. ``avg_response_time`` is in seconds, ``error_rate`` a
+    share from 0 to 1, usage in per cent of what it may use. ``note`` says why it is not as it should be.
+    """
 
     id: str
-    pid: int
+    pid: int | None
     status: str
     version: str
-    active_connections: int | None
-    avg_response_time: float | None
+    active_connections: int | None = None
+    avg_response_time: float | None = None
+    error_rate: float | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    life: Life | None = None
+    implementation: str = "default"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

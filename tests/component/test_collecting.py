@@ -12,7 +12,7 @@ import pytest
 from ragworks.errors import StorageFull
 from ragworks.services import vector_store
 from ragworks.testing import until
-from stores import Opened, claimed, found, opened, publish, read, stage
+from stores import Opened, claimed, found, key_of, opened, publish, read, stage
 
 
 class Gate:
@@ -28,6 +28,10 @@ class Gate:
             return await really(*args)
 
         monkeypatch.setattr(owner, method, gated)
+
+
+async def full(version: int, on_forgotten: object) -> None:
+    raise StorageFull("no room")
 
 
 async def indexed(at: Opened, names: Sequence[str], collection: str) -> None:
@@ -114,10 +118,6 @@ async def test_who_deletes_returns_when_it_is_gone_even_if_another_is_deleting_t
 
 async def test_a_version_that_could_not_be_deleted_stays_owed(storage: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     await publish(storage, "bike", "the battery")
-
-    async def full(version: int) -> None:
-        raise StorageFull("no room")
-
     with monkeypatch.context() as broken:
         broken.setattr(storage.rows, "collect", full)
         with pytest.raises(StorageFull):
@@ -142,3 +142,24 @@ async def test_a_delete_that_is_cancelled_again_and_again_comes_to_its_end(
         await deleting
     checkup = await storage.store.checkup()
     assert (checkup.chunks, checkup.blobs, checkup.problems) == (0, 0, ())
+
+
+async def test_a_begin_that_is_cancelled_while_it_collects_still_tells_what_is_to_be_forgotten(
+    storage: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that went without a word would stay in the cache for a day."""
+    await publish(storage, "bike", "the battery")
+    task = await claimed(storage, "boat", text="the keel")
+    with monkeypatch.context() as broken:
+        broken.setattr(storage.rows, "collect", full)
+        with pytest.raises(StorageFull):
+            await storage.store.delete_document("default", "bike")
+    gate = Gate(monkeypatch, storage.rows, "collect")
+    beginning = asyncio.create_task(storage.store.begin(task, read("the keel"), "model", 8))
+    await until(lambda: gate.calls)
+    beginning.cancel()
+    await asyncio.wait({beginning}, timeout=0)
+    gate.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert storage.forgotten == [key_of("the battery")]

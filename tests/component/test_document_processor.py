@@ -12,20 +12,22 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
+from ragworks.control.events import Journal
 from ragworks.errors import (
     CorruptDocument,
+    DeadLetterNotFound,
     DocumentTooLarge,
     IdempotencyKeyInUse,
     QueueFull,
     SubmissionTooLarge,
     WorkerCrashed,
 )
+from ragworks.policies.replaying import asked_again
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
-from ragworks.testing import ScriptedModel, until
-from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
+from ragworks.testing import LocalEmbeddings, MemoryEvents, ScriptedModel, settle, until
+from ragworks.types import Health, Job, ReadDocument, Stage, Task, TaskState, Upload
 from stores import Opened, found, opened, read
 
 
@@ -51,8 +53,11 @@ class ScriptedReader:
 
 
 class Bench:
-    def __init__(self, at: Opened, processor: DocumentProcessor, reader: ScriptedReader, model: ScriptedModel) -> None:
+    def __init__(
+        self, at: Opened, processor: DocumentProcessor, reader: ScriptedReader, model: ScriptedModel, journal: Journal
+    ) -> None:
         self.at, self.processor, self.reader, self.model = at, processor, reader, model
+        self.journal = journal
 
     async def submit(self, *uploads: Upload, **options: object) -> str:
         receipt = await self.processor.process_documents("default", uploads, **options)  # type: ignore[arg-type]
@@ -73,8 +78,9 @@ def doc(name: str, text: str = "", **fields: object) -> Upload:
 async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
     async with opened(path) as at:
         model = ScriptedModel()
-        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model, at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
+        journal = Journal(MemoryEvents(), at.clock)
         processor = DocumentProcessor(
             # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
             ProcessorSettings(**{"lease_s": 1e9, **limits}),  # type: ignore[arg-type]
@@ -85,11 +91,12 @@ async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
             store=at.store,
             clock=at.clock,
             rng=Random(0),
+            record=journal.for_service("document_processor"),
         )
         await embedder.initialize()
         await processor.initialize()
         try:
-            yield Bench(at, processor, reader, model)
+            yield Bench(at, processor, reader, model, journal)
         finally:
             reader.gate.set()
             await processor.shutdown()
@@ -109,9 +116,12 @@ async def test_a_document_that_is_accepted_ends_up_searchable(tmp_path: Path) ->
 async def test_a_passage_over_the_models_limit_is_indexed_with_a_warning(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         job = await at.ended(await at.submit(doc("long", "word " * 600 + "tail"), doc("short")))
-        said = {one.id: one.warnings for one in job.documents}
-    assert said["short"] == ()
-    assert [warning.split(";")[0] for warning in said["long"]] == ["passages longer than the embedding model reads: 1"]
+        told = {one.id: one.warnings for one in job.documents}
+        kept = {one.id: one.warnings for one in (await at.at.store.documents("default", 10, None)).data}
+    for said in (told, kept):
+        assert said["short"] == ()
+        [warning] = said["long"]
+        assert warning.startswith("passages longer than the embedding model reads: 1;")
 
 
 async def test_the_same_bytes_again_are_unchanged_and_cost_no_reading(tmp_path: Path) -> None:
@@ -188,6 +198,39 @@ async def test_a_full_queue_says_when_to_come_back_and_accepts_nothing(tmp_path:
         waiting = asyncio.ensure_future(at.submit(doc("c")))
         at.reader.gate.set()
         assert (await at.ended(await waiting)).status == TaskState.COMPLETED
+
+
+async def test_a_refusal_is_recorded_with_what_decided_it_and_would_be_decided_again(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=2, concurrent_documents=1, max_document_bytes=1000) as at:
+        at.reader.gate.clear()
+        await at.submit(doc("a"), doc("b"))
+        with pytest.raises(QueueFull):
+            await at.submit(doc("c"), wait=False, idempotency_key="a client's own")
+        with pytest.raises(SubmissionTooLarge):
+            await at.submit(doc("c"), doc("d"), doc("e"))
+        with pytest.raises(DocumentTooLarge):
+            await at.submit(doc("c", "x" * 1001))
+        full, never, too_large = await at.journal.recent(service="document_processor")
+        at.reader.gate.set()
+    assert {event.action for event in (full, never, too_large)} == {"refused"}
+    assert full.reason == "2 of 2 places taken"
+    assert never.reason == "3 documents; the queue holds 2 at most"
+    assert too_large.inputs == {"size_bytes": 1001, "max_document_bytes": 1000}
+    assert full.inputs["seen"]["documents"] == 2
+    assert "own" not in str(full.inputs)  # the key is the client's, and events are read by others
+    for event in (full, never):
+        assert asked_again(event.policy, event.inputs, event.decision).same is True
+
+
+async def test_who_waits_for_room_is_not_refused(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=1, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        await at.submit(doc("a"))
+        waiting = asyncio.ensure_future(at.submit(doc("b")))
+        await settle()
+        at.reader.gate.set()
+        await at.ended(await waiting)
+        assert await at.journal.recent() == []
 
 
 async def test_what_can_never_fit_is_refused_and_one_document_too_large_fails_alone(tmp_path: Path) -> None:
@@ -372,9 +415,9 @@ async def test_cancel_while_a_document_is_published_is_whole_one_way_or_the_othe
     async with bench(tmp_path) as at:
         publish, publishing = at.at.store.publish, asyncio.Event()
 
-        async def noticed(task: Task, version: int) -> None:
+        async def noticed(*args: object) -> None:
             publishing.set()
-            await publish(task, version)
+            await publish(*args)
 
         monkeypatch.setattr(at.at.store, "publish", noticed)
         job_id = await at.submit(doc("a", "the battery"))
@@ -410,7 +453,13 @@ async def test_a_retry_while_a_job_runs_touches_only_what_failed(tmp_path: Path)
         at.reader.gate.clear()
         other = await at.submit(doc("long"))
         await until(lambda: at.reader.reads == ["bad", "long"])
-        assert (await at.processor.retry_dead()).queued == 1
+        with pytest.raises(DeadLetterNotFound, match="no dead letter 'nosuch' can be queued again"):
+            await at.processor.retry_dead("nosuch")
+        [dead] = (await at.processor.dead_letters(10, None)).data
+        assert (await at.processor.retry_dead(dead.task_id)).queued == 1
+        with pytest.raises(DeadLetterNotFound):  # it is queued already
+            await at.processor.retry_dead(dead.task_id)
+        assert (await at.processor.retry_dead()).queued == 0
         assert (await at.processor.retry(job_id)).file_counts["in_progress"] == 1
         at.reader.gate.set()
         assert (await at.ended(job_id)).status == (await at.ended(other)).status == TaskState.COMPLETED
@@ -434,6 +483,23 @@ async def test_a_small_document_gets_in_beside_a_folder_that_fills_the_queue(tmp
         letter = await at.submit(doc("letter"), wait=False, priority="high")
         at.reader.gate.set()
         assert (await at.ended(letter)).status == TaskState.COMPLETED
+
+
+async def test_a_queue_that_stands_still_is_degraded_and_says_so(tmp_path: Path) -> None:
+    async with bench(tmp_path, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a.txt"), doc("b.txt"))
+        assert (await at.processor.check_health()).status is Health.HEALTHY
+        await at.at.clock.advance(700)
+        found = await at.processor.check_health()
+        assert found.status is Health.DEGRADED
+        assert found.details["reason"].startswith(
+            "2 documents wait or run, the oldest for 700 s, and none ended in 700 s"
+        )
+        at.reader.gate.set()
+        await at.ended(job_id)
+        await until(lambda: at.processor.stats()["documents_processed"] == 2)
+        assert (await at.processor.check_health()).status is Health.HEALTHY
 
 
 async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ragworks.errors import CannotStart, ModelMissing, NotReady
-from ragworks.services.embeddings_service import HUNG_AFTER_S, EmbeddingsService, embedding_key
+from ragworks.services.embedding_engine import HUNG_AFTER_S
+from ragworks.services.embeddings_service import embedding_key
 from ragworks.settings import CacheSettings, EmbeddingsSettings
-from ragworks.testing import FakeClock, ScriptedModel, settle, until
+from ragworks.testing import FakeClock, LocalEmbeddings, ScriptedModel, settle, until
 from ragworks.types import Health
 
 
@@ -25,8 +26,8 @@ class Stored:
 
 
 @asynccontextmanager
-async def running(model, stored=None, clock=None, **settings) -> AsyncIterator[EmbeddingsService]:
-    service = EmbeddingsService(EmbeddingsSettings(**settings), lambda: model, stored, clock or FakeClock())
+async def running(model, stored=None, clock=None, **settings) -> AsyncIterator[LocalEmbeddings]:
+    service = LocalEmbeddings(EmbeddingsSettings(**settings), lambda: model, stored, clock or FakeClock())
     async with asyncio.timeout(20):
         await service.initialize()
         model.batches.clear()  # the proof of initialize
@@ -213,7 +214,7 @@ async def test_cancelling_one_who_waits_does_not_harm_the_computing_call():
 
 
 async def test_before_initialize_and_after_shutdown_it_is_not_ready():
-    service = EmbeddingsService(EmbeddingsSettings(), ScriptedModel, None, FakeClock())
+    service = LocalEmbeddings(EmbeddingsSettings(), ScriptedModel, None, FakeClock())
     with pytest.raises(NotReady):
         await service.embed_texts(["one"])
     assert (await service.check_health()).status is Health.UNHEALTHY
@@ -232,7 +233,7 @@ async def test_initialize_passes_on_what_is_missing_and_may_be_called_again():
             raise error
         return ScriptedModel()
 
-    service = EmbeddingsService(EmbeddingsSettings(), factory, None, FakeClock())
+    service = LocalEmbeddings(EmbeddingsSettings(), factory, None, FakeClock())
     with pytest.raises(ModelMissing, match="install it"):
         await service.initialize()
     await service.initialize()
@@ -246,7 +247,7 @@ async def test_initialize_passes_on_what_is_missing_and_may_be_called_again():
 async def test_a_model_whose_first_vector_is_unusable_does_not_start(fault, reason):
     model = ScriptedModel()
     model.rewrite = lambda texts, vectors: fault(vectors)
-    service = EmbeddingsService(EmbeddingsSettings(), lambda: model, None, FakeClock())
+    service = LocalEmbeddings(EmbeddingsSettings(), lambda: model, None, FakeClock())
     with pytest.raises(CannotStart, match=rf"scripted does not work: .* {reason}"):
         await service.initialize()
 
@@ -258,7 +259,7 @@ async def test_the_model_is_loaded_away_from_the_event_loop():
         threads.append(threading.current_thread())
         return ScriptedModel()
 
-    service = EmbeddingsService(EmbeddingsSettings(), factory, None, FakeClock())
+    service = LocalEmbeddings(EmbeddingsSettings(), factory, None, FakeClock())
     await service.initialize()
     await service.shutdown()
     assert threads[0] is not threading.main_thread()
@@ -269,10 +270,10 @@ async def test_health_falls_with_repeated_failures_names_them_and_recovers():
     async with running(model) as service:
         model.broken = RuntimeError("out of luck")
         await service.embed_texts(["one"])
-        first = await service.check_health()
-        second = await service.check_health()
+        first = await service.engine.check_health()
+        second = await service.engine.check_health()
         model.broken = None
-        healed = await service.check_health()
+        healed = await service.engine.check_health()
     assert (first.status, second.status, healed.status) == (Health.DEGRADED, Health.UNHEALTHY, Health.HEALTHY)
     assert first.details["reason"] == "the last 2 batches failed: out of luck"
     assert (second.error_count, healed.error_count) == (3, 0)
@@ -284,9 +285,9 @@ async def test_a_hanging_model_is_unhealthy():
         model.gate.clear()
         call = asyncio.create_task(service.embed_texts(["one"]))
         await until(lambda: model.batches)
-        assert (await service.check_health()).status is Health.HEALTHY
+        assert (await service.engine.check_health()).status is Health.HEALTHY
         await clock.advance(HUNG_AFTER_S + 1)
-        health = await service.check_health()
+        health = await service.engine.check_health()
         model.gate.set()
         await call
     assert health.status is Health.UNHEALTHY
@@ -296,7 +297,7 @@ async def test_a_hanging_model_is_unhealthy():
 async def test_statistics_add_up_and_each_call_is_reported():
     seen = []
     model, stored = ScriptedModel(), Stored()
-    service = EmbeddingsService(
+    service = LocalEmbeddings(
         EmbeddingsSettings(),
         lambda: model,
         stored,
@@ -329,6 +330,19 @@ async def test_the_cache_says_what_it_holds_and_saved_and_forgets_when_told():
         assert (service.clear_cache(), service.cache_report().entries) == (2, 0)
         await service.embed_texts(["new"])
     assert model.texts == ["new", "new"]
+
+
+async def test_a_deleted_passage_is_forgotten_unless_the_store_still_holds_it():
+    model, stored = ScriptedModel(), Stored()
+    async with running(model, stored) as service:
+        await service.embed_texts(["gone", "shared", "other"])
+        key = service.embedding_key
+        stored.vectors[key("shared")] = np.eye(1, 256, dtype=np.float32)[0]
+        service.forget([key("gone"), key("shared"), key("never seen")])
+        assert service.cache_report().entries == 1
+        model.batches.clear()
+        await service.embed_texts(["gone", "shared", "other"])
+    assert model.texts == ["gone"]
 
 
 async def test_tokens_are_counted_as_far_as_the_model_reads():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from random import Random
@@ -14,10 +15,12 @@ import pytest
 import embedding_server as servers
 from embedding_server import EmbeddingServer, embedding_server
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
-from ragworks.models.openai_api import OpenAIEmbedder
+from ragworks.models import openai_api
+from ragworks.models.openai_api import MENDED_WITHIN_S, OpenAIEmbedder
 from ragworks.policies.retrying import RetrySettings
 from ragworks.settings import EndpointSettings
 from ragworks.testing import FakeClock, until
+from ragworks.workers.sender import QUESTION_PATIENCE_S
 
 TEXTS = ["one", "two", "three"]
 KEY = "sk-very-secret"
@@ -205,6 +208,42 @@ async def test_an_endpoint_that_fails_inside_again_and_again_is_left_out_for_a_s
             assert 0.5 <= caught.value.retry_after_s <= 1.0
             await clock.advance(1.0)
     assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_an_endpoint_that_is_set_up_wrongly_is_used_again_soon_after_it_was_mended(server, status):
+    """After some hours with a revoked key it was left out for 30 s, and every question failed by the old reason."""
+    clock = FakeClock()
+    server.always = servers.problem(status)
+    async with opened(server, clock=clock) as model:
+        for _ in range(6):
+            with pytest.raises(EndpointUnavailable) as caught:
+                await model.embed(TEXTS, "passage")
+            assert 0.5 <= caught.value.retry_after_s <= MENDED_WITHIN_S < QUESTION_PATIENCE_S
+            await clock.advance(MENDED_WITHIN_S)
+        server.always = servers.good
+        assert len(await model.embed(TEXTS, "passage")) == 3
+
+
+async def test_a_large_answer_is_read_away_from_the_event_loop_vector_by_vector(server, monkeypatch):
+    """100 vectors of 1,536 numbers held it for 60 ms; in a thread, but in one piece, nearly as long."""
+    readers = []
+
+    def recorded(item, really=openai_api._with_numbers):
+        readers.append(threading.current_thread() is threading.main_thread())
+        return really(item)
+
+    monkeypatch.setattr(openai_api, "_with_numbers", recorded)
+    server.always = servers.embeds(lambda index, vector: vector)
+    async with opened(server) as model:
+        readers.clear()
+        texts = [f"text {number}" for number in range(100)]
+        found = await model.embed(texts, "passage")
+        assert np.allclose(found, servers.vectors(texts), atol=1e-6)
+        assert readers == [False] * 101  # the last is the whole answer
+        readers.clear()
+        await model.embed(["one"], "passage")
+    assert readers == [True] * 2
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -13,10 +13,9 @@ from ragworks.errors import CollectionNotFound, EndpointUnavailable, InvalidInpu
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.lexical import LexicalScorer
 from ragworks.protocols import RemoteModel
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.retrieval_service import RetrievalService
 from ragworks.settings import EmbeddingsSettings, RetrievalSettings
-from ragworks.testing import ScriptedEndpoint
+from ragworks.testing import LocalEmbeddings, ScriptedEndpoint
 from ragworks.types import Chunk, Part, ReadDocument, Turn
 from stores import Opened, claimed, opened
 
@@ -31,7 +30,7 @@ DOCUMENTS = {
 class Library:
     """A searchable collection; ``embedder_up`` and ``fingerprint`` can be changed by a test."""
 
-    def __init__(self, at: Opened, embedder: EmbeddingsService, scorer: LexicalScorer | SlowScorer) -> None:
+    def __init__(self, at: Opened, embedder: LocalEmbeddings, scorer: LexicalScorer | SlowScorer) -> None:
         self.at, self.embedder, self.embedder_up = at, embedder, True
         self.service = RetrievalService(
             RetrievalSettings(rerank_budget_s=0.05 if isinstance(scorer, SlowScorer) else 30.0),
@@ -76,7 +75,7 @@ async def library(
     path: Path, scorer: LexicalScorer | SlowScorer | None = None, model: RemoteModel | None = None
 ) -> AsyncIterator[Library]:
     async with opened(path) as at:
-        embedder = EmbeddingsService(EmbeddingsSettings(), lambda: model or HashingEmbedder(), at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), lambda: model or HashingEmbedder(), at.store, at.clock)
         await embedder.initialize()
         made = Library(at, embedder, scorer or LexicalScorer())
         for document_id, texts in DOCUMENTS.items():

@@ -19,8 +19,8 @@ from ragworks.models.onnx_weights import QUESTION_PREFIX, OnnxEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
+from ragworks.testing import LocalEmbeddings
 
 TEXTS = [
     "The lease is renewed while the worker makes progress.",
@@ -69,7 +69,7 @@ def test_vectors_are_unit_float32_rows_in_order(model):
 
 def test_no_texts_give_no_rows(model):
     assert model.embed([], "passage").shape == (0, model.dimension)
-    assert model.lengths([]) == []
+    assert model.lengths([], "passage") == []
 
 
 def test_a_text_gets_the_same_vector_alone_in_a_batch_and_in_another_order(model):
@@ -92,17 +92,25 @@ def test_a_question_is_encoded_otherwise_than_the_same_words_as_a_passage(model)
 
 
 def test_lengths_grow_with_the_text_and_tell_those_over_the_limit(model):
-    short, long, longest = model.lengths(["one word", "word " * 600, "word " * 200_000])
+    short, long, longest = model.lengths(["one word", "word " * 600, "word " * 200_000], "passage")
     assert 2 <= short < 10
     assert 600 <= long < 610
     assert longest > model.max_tokens
 
 
+def test_a_question_that_its_prefix_makes_too_long_is_measured_as_too_long():
+    """It was cut, and nothing said so."""
+    model, words = OnnxEmbedder(threads=1), "word " * 505
+    assert model.lengths([words], "passage")[0] < model.max_tokens < model.lengths([words], "question")[0]
+    cut, other = model.embed([words + "battery", words + "keel"], "question")
+    assert cut @ other > SAME
+
+
 def test_a_megabyte_of_long_words_is_measured_and_cut_as_any_text_is(model):
     """Only the head of a long text is tokenised if that is over the limit; long words may be fewer there."""
     long_words = " ".join("x" * HEAD * 100 for _ in range(600))
-    assert model.lengths([long_words])[0] >= 600
-    assert model.lengths(["x" * 1_000_000])[0] < 10
+    assert model.lengths([long_words], "passage")[0] >= 600
+    assert model.lengths(["x" * 1_000_000], "passage")[0] < 10
 
 
 def test_a_text_over_the_limit_is_cut_to_it_and_still_has_a_unit_vector(model):
@@ -127,7 +135,7 @@ def test_the_bundled_model_brought_as_a_folder_gives_the_bundled_models_vectors(
 
 
 @pytest.fixture(params=["hashing", "bundled", "folder", "endpoint"])
-async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddingsService]:
+async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalEmbeddings]:
     """Every provider behind the service, as callers meet it."""
     async with embedding_server() as server:
         endpoint = EndpointSettings(model="some-model", urls=(server.url,), max_text_bytes=2000)
@@ -138,7 +146,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             else MAKERS[request.param](tmp_path)
         )
         settings = EmbeddingsSettings(endpoint=endpoint)
-        service = EmbeddingsService(settings, lambda: made, None, SystemClock())
+        service = LocalEmbeddings(settings, lambda: made, None, SystemClock())
         await service.initialize()
         try:
             yield service

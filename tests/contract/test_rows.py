@@ -20,8 +20,9 @@ from ragworks.errors import (
     VersionIncomplete,
 )
 from ragworks.records import CHUNK_BITS, Query
+from ragworks.storage import documents
 from ragworks.testing import until
-from stores import DIMENSION, Opened, claimed, found, opened, publish, read, stage, vector
+from stores import DIMENSION, Opened, claimed, found, key_of, opened, publish, read, stage, vector
 
 TEXT = "The battery of the city bike lasts five years. " * 4
 
@@ -68,6 +69,47 @@ async def test_publishing_an_incomplete_version_shows_nothing(storage: Opened) -
     version = await storage.store.begin(task, read(TEXT, pieces=3), "model", DIMENSION)
     with pytest.raises(VersionIncomplete, match="0 of 3 chunks"):
         await storage.store.publish(task, version)
+
+
+@pytest.mark.parametrize("gone", ["deleted", "replaced", "dropped", "deleted while it was staged"])
+async def test_the_embedding_keys_of_what_is_gone_are_told_and_no_others(storage: Opened, gone: str) -> None:
+    await publish(storage, "boat", "the boat has a keel")
+    await storage.store.create_collection("trial")
+    task = await claimed(storage, "bike", collection="trial", text="the old battery")
+    version = await stage(storage, task, read("the old battery"))
+    if gone != "deleted while it was staged":
+        await storage.store.publish(task, version)
+        await storage.jobs.finish(task, unchanged=False, warnings=())
+    assert storage.forgotten == []
+    if gone == "dropped":
+        await storage.store.drop_collection("trial")
+    elif gone == "replaced":
+        task = await claimed(storage, "bike", collection="trial", text="the new motor")
+        await storage.store.publish(task, await stage(storage, task, read("the new motor")))
+    else:
+        await storage.store.delete_document("trial", "bike")
+        await storage.store.discard(version)
+    assert storage.forgotten == [key_of("the old battery")]
+
+
+async def test_the_vectors_of_a_failed_attempt_are_kept_for_the_next_one(storage: Opened) -> None:
+    task = await claimed(storage, "bike", text="the battery")
+    version = await stage(storage, task, read("the battery"))
+    await storage.store.discard(version)
+    assert storage.forgotten == []
+    assert await storage.rows.abandoned() == []
+
+
+async def test_keys_are_told_a_few_at_a_time(storage: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A book has thousands; dropping them all at once would hold up the event loop."""
+    monkeypatch.setattr(documents, "BATCH", 3)
+    told: list[int] = []
+    task = await claimed(storage, "book", text=TEXT)
+    version = await stage(storage, task, read(TEXT, pieces=8))
+    await storage.rows.delete_document("default", "book")
+    await storage.rows.collect(version, lambda keys: told.append(len(keys)))
+    assert max(told) == 3
+    assert sum(told) == 8
 
 
 async def test_a_delete_removes_bytes_rows_vectors_and_words(storage: Opened) -> None:

@@ -130,6 +130,22 @@ async def test_a_deleted_document_is_gone_from_lists_searches_and_the_doctors_co
     assert (await http.delete(f"{DOCUMENTS}/a")).json()["code"] == "document_not_found"
 
 
+async def test_a_delete_takes_the_vectors_out_of_the_cache_and_the_same_text_is_embedded_anew(
+    http: httpx.AsyncClient,
+) -> None:
+    async def cache() -> dict[str, Any]:
+        return (await http.get("/v1/cache")).json()
+
+    await ingest(http, {"id": "a", "text": LEAVE})
+    first = await cache()
+    assert first["entries"] > 0
+    await http.delete(f"{DOCUMENTS}/a")
+    assert (await cache())["entries"] == 0
+    await ingest(http, {"id": "a", "text": LEAVE})
+    again = await cache()
+    assert (again["entries"], again["misses"]) == (first["entries"], 2 * first["misses"])
+
+
 async def test_collections_keep_their_documents_to_themselves(http: httpx.AsyncClient) -> None:
     await http.post("/v1/collections", json={"name": "law"})
     await ingest(http, {"id": "a", "text": LEAVE})

@@ -22,12 +22,11 @@ import pytest
 from ragworks.errors import DataFolderLocked, StorageFull
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
 from ragworks.storage.folder import DataFolder
 from ragworks.storage.vector_index import HnswIndex
 from ragworks.storage.word_index import Bm25Index
-from ragworks.testing import ScriptedModel, settle, unit, until
+from ragworks.testing import LocalEmbeddings, ScriptedModel, settle, unit, until
 from ragworks.types import Health, ReadDocument, Task, TaskState, Upload
 from stores import Opened, claimed, found, opened, publish, read, stage
 
@@ -55,7 +54,7 @@ class GatedReader:
 async def processing(path: Path) -> AsyncIterator[tuple[Opened, DocumentProcessor, GatedReader]]:
     async with opened(path) as at:
         reader = GatedReader(at.blobs.path)
-        embedder = EmbeddingsService(EmbeddingsSettings(), ScriptedModel, at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), ScriptedModel, at.store, at.clock)
         processor = DocumentProcessor(
             # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
             ProcessorSettings(lease_s=1e9),

@@ -14,11 +14,10 @@ import pytest
 from ragworks.errors import EmptyDocument
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.folder import DataFolder
-from ragworks.testing import ScriptedModel
+from ragworks.testing import LocalEmbeddings, ScriptedModel
 from ragworks.types import ReadDocument, Task, Upload
 from stores import Opened, opened
 
@@ -60,7 +59,7 @@ def of(path: Path) -> tuple[int, int]:
 @asynccontextmanager
 async def processing(path: Path) -> AsyncIterator[tuple[Opened, DocumentProcessor]]:
     async with opened(path) as at:
-        embedder = EmbeddingsService(EmbeddingsSettings(), ScriptedModel, at.store, at.clock)
+        embedder = LocalEmbeddings(EmbeddingsSettings(), ScriptedModel, at.store, at.clock)
         processor = DocumentProcessor(
             ProcessorSettings(),
             queue=at.jobs,

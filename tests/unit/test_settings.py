@@ -57,6 +57,27 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
             '[embeddings_service]\nmodel_name = "bge-small-en"',
             r"found 'bge-small-en'; did you mean bge-small-en-v1\.5\?",
         ),
+        (
+            '[embeddings_service.replicas]\nstrategy = "p3c"',
+            r"strategy must be one of .*, found 'p3c'; did you mean p2c",
+        ),
+        (
+            "[embeddings_service.replicas]\nmin_instances = 4\nmax_instances = 2",
+            r"replicas\.min_instances must be at most max_instances \(2\), found 4",
+        ),
+        (
+            "[embeddings_service.replicas]\ninstances = 20",
+            r"replicas\.instances must be from 1 to 10 .*, found 20",
+        ),
+        (
+            '[vector_store.replicas]\nruntime = "process"',
+            r"vector_store\.replicas\.runtime must be inline, found 'process': it owns the database",
+        ),
+        ("[retrieval_service.replicas]\ninstances = 2", r"retrieval_service\.replicas\.instances must be 1, found 2"),
+        ("[document_processor.replicas]\ninstances = 2", r"set document_processor\.workers"),
+        ("[implementations]\nmine = 3", r"implementations must be a table of texts, found \{'mine': 3\}"),
+        ("profile = 3", r"\[profile\] must be a table of profiles, as in \[profile\.production\], found 3"),
+        ("[profile.test.server]\nprot = 1", r"profile\.test\.server\.prot; did you mean profile\.test\.server\.port"),
         ('[server]\nservices = ["vector_store", "x"]', r"server\.services must be one of .*, found 'x'"),
         ("[server", r"is not valid TOML"),
     ],
@@ -126,3 +147,27 @@ def test_every_setting_says_what_it_means() -> None:
 def test_no_secret_shows_where_settings_are_printed(tmp_path: Path) -> None:
     environment = {"OPENAI_API_KEY": "hush", "RAGWORKS_DOCUMENT_PROCESSOR__WEBHOOK_SECRET": "hush"}
     assert "hush" not in repr(load(written(tmp_path, ""), environment))
+
+
+def test_a_profile_lies_over_the_base_and_under_the_environment(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "[server]\nport = 1\n[retrieval_service]\ncandidates = 7\n"
+        "[profile.production.server]\nport = 2\n[profile.small.retrieval_service]\ncandidates = 3\n",
+    )
+    assert (load(file, {}).server.port, load(file, {}).retrieval_service.candidates) == (1, 7)
+    assert load(file, {"RAGWORKS_PROFILE": "production"}).server.port == 2
+    found = load(file, {"RAGWORKS_PROFILE": "production", "RAGWORKS_SERVER__PORT": "3"}, profile="small")
+    assert (found.server.port, found.retrieval_service.candidates) == (3, 3)
+    with pytest.raises(InvalidSettings, match=r"there is no \[profile\.prodution\] .*; did you mean production\?"):
+        load(file, {}, profile="prodution")
+
+
+def test_another_implementation_is_named_in_one_line_and_registered_in_a_table(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '[implementations]\nmine = "my.engines:Engine"\n[embeddings_service.replicas]\nimplementation = "mine"\n',
+    )
+    found = load(file, {"RAGWORKS_IMPLEMENTATIONS__OTHER": "other:make"})
+    assert found.implementations == {"mine": "my.engines:Engine", "other": "other:make"}
+    assert found.replicas("embeddings_service").implementation == "mine"

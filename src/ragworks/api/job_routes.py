@@ -70,7 +70,7 @@ async def retry_dead_letters(request: Request) -> schemas.Requeued:
     return schemas.Requeued.model_validate(await app_of(request).document_processor.retry_dead())
 
 
-@router.post("/v1/dead-letters/{task_id}/retry", responses=problems(429))
+@router.post("/v1/dead-letters/{task_id}/retry", responses=problems(404, 429))
 async def retry_dead_letter(request: Request, task_id: str) -> schemas.Requeued:
     """Queue one dead letter again."""
     return schemas.Requeued.model_validate(await app_of(request).document_processor.retry_dead(task_id))

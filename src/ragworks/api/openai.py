@@ -123,7 +123,7 @@ async def embed(
         {"object": "embedding", "index": index, "embedding": _vector(row, wanted.encoding_format)}
         for index, row in enumerate(_rows(made))
     ]
-    tokens = await embedder.count_tokens(texts)
+    tokens = await embedder.count_tokens(texts, wanted.input_type)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     cut = {"truncated": list(made.truncated)} if made.truncated else {}
     return {"object": "list", "data": rows, "model": known, "usage": usage, **cut}

@@ -45,7 +45,9 @@ TABLE: dict[type[RagworksError], Row] = {
         404, "No such collection", "Create it with POST /v1/collections, or list those there are."
     ),
     errors.DocumentNotFound: Row(404, "No such document", "List the collection's documents."),
+    errors.ServiceNotFound: Row(404, "No such service", "List the services with GET /v1/services."),
     errors.JobNotFound: Row(404, "No such job", "List the jobs with GET /v1/jobs."),
+    errors.DeadLetterNotFound: Row(404, "No such dead letter", "List them with GET /v1/dead-letters."),
     errors.Conflict: Row(409, "Conflict", "Read the current state, then decide."),
     errors.CollectionExists: Row(409, "Collection exists", "Use it, or choose another name."),
     errors.ModelMismatch: Row(409, "Another embedding model", "Set the model back, or ingest into a new collection."),

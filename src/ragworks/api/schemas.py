@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ragworks import types
+from ragworks.control_protocols import Event as Decided
 
 V = TypeVar("V")
 W = TypeVar("W")
@@ -240,11 +241,17 @@ class AskResponse(Wire):
 
 class Replica(Wire):
     id: str
-    pid: int
+    pid: int | None
     status: str
+    life: types.Life | None
     version: str
+    implementation: str
     active_connections: int | None
     avg_response_time: float | None
+    error_rate: float | None
+    cpu_usage: float | None
+    memory_usage: float | None
+    note: str
 
 
 class ServiceHealth(Wire):
@@ -268,6 +275,21 @@ class Service(Wire):
 
 class Services(Wire):
     data: list[Service]
+
+
+class Event(Wire):
+    """``at`` is seconds since the epoch; ``count`` is for how many like it this one stands."""
+
+    id: str
+    at: float
+    service: str
+    replica: str | None
+    action: str
+    reason: str
+    count: int
+    policy: str
+    inputs: dict[str, Any]
+    decision: dict[str, Any]
 
 
 class Health(Wire):
@@ -327,11 +349,19 @@ class Problem(Wire):
     errors: list[FieldError] | None = None
 
 
-REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest)
+class ScaleRequest(Request):
+    instances: Annotated[int, Field(ge=1, description="replicas that the service should have")]
+
+
+REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest, ScaleRequest)
 
 
 def page(wire: Callable[[V], W], found: types.Page[V]) -> ListOf[W]:
     return ListOf(data=[wire(value) for value in found.data], has_more=found.has_more, last_id=found.last_id)
+
+
+def event(value: Decided) -> Event:
+    return Event(**{**{name: getattr(value, name) for name in Event.model_fields}, "id": str(value.id)})
 
 
 def hit(value: types.Hit) -> Hit:

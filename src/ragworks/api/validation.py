@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -47,7 +48,7 @@ def explain(
     found: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None
 ) -> tuple[str, list[dict[str, str]]]:
     """(a sentence, rows of field, expected, found) for pydantic's errors; ``model`` lets it propose names."""
-    rows = [_row(error, model) for error in found]
+    rows = _joined(_row(error, model) for error in found)
     first = rows[0]
     more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
     return f"{first['field']}: expected {first['expected']}, found {first['found']}{more}", rows
@@ -56,7 +57,7 @@ def explain(
 def _row(error: Mapping[str, Any], model: type[BaseModel] | None) -> dict[str, str]:
     # FastAPI puts the place (query, path) in front of the name of a parameter.
     parts = error["loc"] if model is not None else error["loc"][1:]
-    field = _dotted(parts) or "body"
+    field = _dotted(_untagged(model, parts) if model else parts) or "body"
     if error["type"] == "extra_forbidden":
         return {"field": field, "expected": _known(model, parts), "found": f"the unknown field {parts[-1]!r}"}
     pattern = EXPECTED.get(error["type"])
@@ -66,6 +67,34 @@ def _row(error: Mapping[str, Any], model: type[BaseModel] | None) -> dict[str, s
         "expected": expected,
         "found": "nothing" if error["type"] == "missing" else _short(error["input"]),
     }
+
+
+def _joined(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """One row for a value that fits no member of a union, which pydantic tells member by member."""
+    joined: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        known = joined.setdefault((row["field"], row["found"]), row)
+        if known is not row:
+            known["expected"] += f" or {row['expected']}"
+    return list(joined.values())
+
+
+def _untagged(model: type[BaseModel], parts: tuple[Any, ...]) -> Iterator[Any]:
+    """The place of a value, without the names that pydantic gives to the members of unions on the way."""
+    tag_follows = False
+    for part in parts:
+        if tag_follows and isinstance(part, str):
+            tag_follows = False
+            continue
+        yield part
+        field = model.model_fields.get(part)
+        tag_follows = field is not None and _is_union(field.annotation)
+        model = _model_at(model, (part,))
+
+
+def _is_union(annotation: Any) -> bool:
+    members = [one for one in get_args(annotation) if one is not NoneType]
+    return get_origin(annotation) in (Union, UnionType) and len(members) > 1
 
 
 def _dotted(parts: Iterable[Any]) -> str:

@@ -14,9 +14,13 @@ from ragworks.cli import (
     collections,
     configuring,
     evaluating,
+    explaining,
     ingesting,
     jobs,
+    reporting,
+    scaling,
     serving,
+    simulating,
 )
 
 application = typer.Typer(
@@ -47,11 +51,14 @@ application.command()(ingesting.ingest)
 application.command()(asking.search)
 application.command()(asking.ask)
 application.add_typer(jobs.commands, name="jobs")
-application.command()(checking.status)
+application.command()(reporting.status)
+application.command()(scaling.scale)
+application.command()(explaining.why)
 application.command()(checking.doctor)
 application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")
 application.command(name="eval")(evaluating.evaluate)
 application.add_typer(benching.commands, name="bench")
+application.add_typer(simulating.commands, name="simulate")
 application.add_typer(caching.commands, name="cache")
 application.add_typer(configuring.commands, name="config")

@@ -33,6 +33,9 @@ def serve(
         str | None, typer.Option(metavar="A,B", help="Start only these services [default: all]")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the folders among the PATHs")] = True,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Table [profile.NAME] of the settings to lay over the rest")
+    ] = None,
     data: Data = None,
     config: Config = None,
 ) -> None:
@@ -42,7 +45,7 @@ def serve(
     Folders are followed: new and changed files go in, documents whose file is gone go.
     """
     given = {"host": host, "port": port, "services": services}
-    settings = Place(data, None, config).settings(server=given)
+    settings = Place(data, None, config).settings(server=given, profile=profile)
     configure(settings.log)
     run(_serve(settings, paths or [], watch), interrupted="stopped")
 
@@ -63,7 +66,9 @@ async def _serve(settings: Any, paths: Sequence[Path], watch: bool) -> None:
             beside.append(tasks.create_task(_follow(settings, url, folders), name="watch folders"))
 
     async with asyncio.TaskGroup() as tasks:
-        await serve(build(settings), settings.server.host, settings.server.port, on_listening=on_listening)
+        await serve(
+            build(settings, serving=True), settings.server.host, settings.server.port, on_listening=on_listening
+        )
         for task in beside:
             task.cancel()
 

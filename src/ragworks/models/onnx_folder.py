@@ -45,9 +45,8 @@ class FolderEmbedder:
         self._output = self._choose_output(files)
         self.dimension = self._vectors(self._encode(PROBE)).shape[1]
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """As passages, prefix included: what it pushes over the limit is cut off as well."""
-        return [untruncated(one) for one in self._encode([self._prefixes["passage"] + text for text in texts])]
+    def lengths(self, texts: Sequence[str], kind: TextKind) -> list[int]:
+        return [untruncated(one) for one in self._encode([self._prefixes[kind] + text for text in texts])]
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         if not texts:

@@ -59,17 +59,20 @@ class OnnxEmbedder:
         """Read the weights now. Raises ModelMissing."""
         self._network.load()
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        return [untruncated(one) for one in self._network.encode_long(texts)]
+    def lengths(self, texts: Sequence[str], kind: TextKind) -> list[int]:
+        return [untruncated(one) for one in self._encode(texts, kind)]
 
     def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
-        prefix = QUESTION_PREFIX if kind == "question" else ""
-        encoded = self._network.encode_long([prefix + text for text in texts])
+        encoded = self._encode(texts, kind)
         out = np.zeros((len(texts), self.dimension), np.float32)
         for rows in _packed(encoded, self._batch_tokens):
             first_tokens = self._network.run([encoded[row] for row in rows])
             out[rows] = first_tokens / np.linalg.norm(first_tokens, axis=1, keepdims=True)
         return out
+
+    def _encode(self, texts: Sequence[str], kind: TextKind) -> list[Encoding]:
+        prefix = QUESTION_PREFIX if kind == "question" else ""
+        return self._network.encode_long([prefix + text for text in texts])
 
 
 class OnnxScorer:

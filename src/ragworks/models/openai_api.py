@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,15 +36,25 @@ HINTS = {
     403: "; check what embeddings_service.endpoint.api_key may do",
     404: "; check embeddings_service.endpoint.model and urls, which usually end in /v1",
 }
+MENDED_WITHIN_S = 2.0
+"""The longest pause after an answer that HINTS knows: nothing recovers there by being left alone, and once the key is
+mended, a question that waits 5 s must not fail by the old reason."""
 MESSAGE_CHARACTERS = 300
+LARGE_ANSWER = 64 * 1024
+"""Bytes from which an answer is read in a thread; 100 vectors of 1,536 numbers hold the event loop for 60 ms."""
 
 
 class _Failed(Exception):
-    """One endpoint gave no usable answer. ``retry_after_s`` is set if it named a time; ``suspect`` as in the error."""
+    """One endpoint gave no usable answer. ``retry_after_s`` is set if it named a time; ``suspect`` as in the error.
 
-    def __init__(self, reason: str, retry_after_s: float | None = None, *, suspect: bool = False) -> None:
-        super().__init__(reason)
-        self.retry_after_s, self.suspect = retry_after_s, suspect
+    ``hint`` says which setting may be wrong.
+    """
+
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, *, suspect: bool = False, hint: str = ""
+    ) -> None:
+        super().__init__(reason + hint)
+        self.retry_after_s, self.suspect, self.hint = retry_after_s, suspect, hint
 
 
 class OpenAIEmbedder:
@@ -111,9 +122,9 @@ class OpenAIEmbedder:
         if http is not None:
             await http.aclose()
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
+    def lengths(self, texts: Sequence[str], kind: TextKind) -> list[int]:
         """Words and signs: the model's tokenizer is not here."""
-        return [len(words(text)) for text in texts]
+        return [len(words(self._prefixes[kind] + text)) for text in texts]
 
     async def embed(self, texts: Sequence[str], kind: TextKind) -> Vectors:
         inputs = [self._prefixes[kind] + text for text in texts]
@@ -151,9 +162,7 @@ class OpenAIEmbedder:
 
     def _leave_out(self, place: int, failure: _Failed) -> None:
         now, before = self._clock.monotonic(), self._states[place]
-        # An endpoint that fails inside is up: looking for the text that makes it fail takes several tries.
-        backoff = replace(self._backoff, max_delay_s=self._backoff.base_delay_s) if failure.suspect else self._backoff
-        state = endpoints.failed(backoff, before, now, self._rng, failure.retry_after_s)
+        state = endpoints.failed(self._backoff_after(failure), before, now, self._rng, failure.retry_after_s)
         self._states[place] = state
         self._last_failure = str(failure)
         if before.out_until <= now:
@@ -165,6 +174,14 @@ class OpenAIEmbedder:
                 failures=state.failures,
                 pause_s=round(state.out_until - now, 3),
             )
+
+    def _backoff_after(self, failure: _Failed) -> RetrySettings:
+        most_s = self._backoff.max_delay_s
+        if failure.suspect:  # it is up, and looking for the text that makes it fail takes several tries
+            most_s = self._backoff.base_delay_s
+        elif failure.hint:
+            most_s = min(most_s, MENDED_WITHIN_S)
+        return replace(self._backoff, max_delay_s=most_s)
 
     async def _post(self, url: str, inputs: Sequence[str]) -> Vectors:
         if self._http is None:
@@ -179,21 +196,23 @@ class OpenAIEmbedder:
         except httpx.HTTPError as error:
             raise _Failed(f"{url} cannot be asked ({type(error).__name__}: {error})") from error
         if response.status_code == 200:
-            return _unit(self._rows(url, response, len(inputs)))
+            if len(response.content) < LARGE_ANSWER:
+                return self._rows(url, response.content, len(inputs))
+            return await asyncio.to_thread(self._rows, url, response.content, len(inputs))
         said = f"{url} answered {response.status_code}: {self._message(response)}"
         if response.status_code in REFUSED:
             raise EmbeddingFailed(said)
         named = named_s(response.headers.get("Retry-After", ""), self._clock.now())
         pause_s = None if named is None else min(named, MAX_RETRY_AFTER_S)
-        raise _Failed(said + HINTS.get(response.status_code, ""), pause_s, suspect=response.status_code == 500)
+        raise _Failed(said, pause_s, suspect=response.status_code == 500, hint=HINTS.get(response.status_code, ""))
 
-    def _rows(self, url: str, response: httpx.Response, count: int) -> NDArray[np.float64]:
+    def _rows(self, url: str, answer: bytes, count: int) -> Vectors:
         """The answer's vectors in the order of the texts. An answer that may be about other texts is none at all."""
         try:
-            data = response.json()["data"]
-            found = {int(one["index"]): _numbers(one["embedding"]) for one in data}
+            data = json.loads(answer, object_hook=_with_numbers)["data"]
+            found = {int(one["index"]): one["embedding"] for one in data}
             order = sorted(int(one["index"]) for one in data)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             said = f"{type(error).__name__}: {error}"
             raise _Failed(f"{url} answered 200 with what are no embeddings ({said})") from error
         if order != list(range(count)):
@@ -208,7 +227,7 @@ class OpenAIEmbedder:
                 f"{url} answered vectors of {', '.join(map(str, sorted(sizes)))} dimensions where {expected} were "
                 f"expected: is {self.name} the model that runs there?"
             )
-        return np.vstack([found[index] for index in order])
+        return _unit(np.vstack([found[index] for index in order]))
 
     def _message(self, response: httpx.Response) -> str:
         """What the endpoint says of its error, on one line, without the key that it may repeat."""
@@ -221,6 +240,13 @@ class OpenAIEmbedder:
         if key := self._settings.api_key:
             text = text.replace(key, "(hidden)")
         return " ".join(text.split())[:MESSAGE_CHARACTERS] or response.reason_phrase
+
+
+def _with_numbers(item: dict[str, Any]) -> dict[str, Any]:
+    """For json.loads: after each vector, and only then, the interpreter lets other threads go on."""
+    if "embedding" in item:
+        item["embedding"] = _numbers(item["embedding"])
+    return item
 
 
 def _numbers(embedding: Any) -> NDArray[np.float64]:

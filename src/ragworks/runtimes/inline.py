@@ -54,6 +54,7 @@ class InlineReplica:
         self.id, self.spec, self.pid = replica_id, spec, os.getpid()
         self._service = service
         self._admission: Admission[_Asked] = Admission(replica_id, max_calls)
+        self.slots = 1
         self._stopping: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

@@ -84,6 +84,7 @@ class ProcessReplica:
         self.id, self.spec, self.pid = replica_id, spec, child.pid
         self._child = child
         self._admission: Admission[_Asked] = Admission(replica_id, max_calls)
+        self.slots = 1
         self._channel = Channel(child.channel, self._heard, self._closed)
         self._numbers = itertools.count()
         self._calls: dict[int, _Asked] = {}  # those that the replica has not let go of

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from ragworks.errors import StorageFull
 from ragworks.storage_protocols import Blobs, Rows
+from ragworks.waiting import to_its_end
+
+OnForgotten = Callable[[Sequence[bytes]], None]
+"""Told the embedding keys of deleted chunks, some hundred at a time. Must return at once and must not raise."""
 
 RELEASED_AT_ONCE = 500
 COLLECTED_AT_ONCE = 16  # their writes share a commit; more would hold up the writes of others
@@ -20,8 +24,8 @@ class Collector:
     Nothing of it needs to be remembered: what a full disk or a dead server kept is found again at the next start.
     """
 
-    def __init__(self, rows: Rows, blobs: Blobs) -> None:
-        self._rows, self._blobs = rows, blobs
+    def __init__(self, rows: Rows, blobs: Blobs, on_forgotten: OnForgotten) -> None:
+        self._rows, self._blobs, self._on_forgotten = rows, blobs, on_forgotten
         self._versions: set[int] = set()
         self._hashes: set[str] = set()
         self._leaving: set[int | str] = set()
@@ -37,8 +41,9 @@ class Collector:
         self._hashes.update(hashes)
 
     async def collect(self) -> None:
-        """Return once everything owed is gone. Raises StorageFull; then it stays owed."""
-        await self._work_off(self._versions, self._hashes)
+        """Return once everything owed is gone. Raises StorageFull; then it stays owed. A cancel waits for the end."""
+        # Rows that were deleted without a word would stay in the cache.
+        await to_its_end(self._work_off(self._versions, self._hashes))
 
     def collect_behind(self, versions: Iterable[int], hashes: Iterable[str]) -> None:
         """Delete these while others go on; whatever is left at ``close`` is for the next start."""
@@ -67,7 +72,8 @@ class Collector:
             await self._rows.release(some, self._blobs.remove)
             hashes.difference_update(some)
         while part := list(islice(versions, COLLECTED_AT_ONCE)):
-            done = await asyncio.gather(*map(self._rows.collect, part), return_exceptions=True)
+            collected = [self._rows.collect(version, self._on_forgotten) for version in part]
+            done = await asyncio.gather(*collected, return_exceptions=True)
             versions.difference_update(one for one, error in zip(part, done, strict=True) if error is None)
             if error := next((one for one in done if one is not None), None):
                 raise error

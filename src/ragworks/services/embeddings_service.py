@@ -1,29 +1,30 @@
-"""Texts to vectors: memory, then the vectors that the store holds, then batches through the model."""
+"""Texts to vectors: memory, then the vectors that the store holds, then the engines that run the model."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.errors import CannotStart, NotReady
-from ragworks.policies.batching import BatchSettings
-from ragworks.protocols import Clock, Model, RemoteModel, StoredVectors
+from ragworks.errors import NotReady
+from ragworks.policies.filling import fill
+from ragworks.protocols import Clock, StoredVectors
+from ragworks.services.embedding_engine import unpacked
 from ragworks.settings import EmbeddingsSettings
-from ragworks.types import CacheReport, Embeddings, FailedText, Health, ServiceHealth, TextKind
-from ragworks.workers.batcher import Batcher, Embedded, checked
+from ragworks.types import CacheReport, Computed, Embeddings, FailedText, Health, ModelCard, ServiceHealth, TextKind
+from ragworks.workers.batcher import Embedded, checked, failure
 from ragworks.workers.cache import InFlight, VectorCache
-from ragworks.workers.sender import Sender, SendSettings
 
 NAME = "embeddings_service"
-HUNG_AFTER_S = 30.0
-"""A batch of 1,024 tokens takes 0.2 s; one that runs a hundred times longer will not come back."""
-PROBE_TIMEOUT_S = 5.0
-UNHEALTHY_AFTER = 3
+NOT_LOADED = "the embedding model is not loaded; try again when embeddings_service is up"
+# 2 to 10 s of work for a model on two cores: long beside the way to another process and back, short beside a job.
+PIECE_TEXTS = 256
+PIECE_CHARACTERS = 256 * 1024
 
 OnEmbedded = Callable[[TextKind, Embeddings, float], None]
 """Told of each finished call: kind, result, seconds. Must return at once and must not raise."""
@@ -39,50 +40,60 @@ def embedding_key(fingerprint: str, text: str, kind: TextKind = "passage", prefi
     return digest.digest()
 
 
+class Engine(Protocol):
+    """What makes the vectors, in one place or in several, behind one call."""
+
+    async def describe(self) -> ModelCard:
+        """The model that all of it runs. Raises NotReady."""
+        ...
+
+    async def embed(self, texts: Sequence[str], kind: TextKind) -> Computed: ...
+
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int: ...
+
+
 class EmbeddingsService:
-    """Service and Embedder. The model is made, loaded and proved by ``initialize``, away from the event loop."""
+    """Service and Embedder: the front of the engines, which must be up before it is.
+
+    ``width`` says how many pieces of one call may be under way at once; 0 leaves calls whole.
+    """
 
     def __init__(
         self,
         settings: EmbeddingsSettings,
-        model_factory: Callable[[], Model | RemoteModel],
+        engine: Engine,
         stored: StoredVectors | None,
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
+        *,
+        width: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._settings, self._model_factory, self._stored = settings, model_factory, stored
-        self._clock, self._on_embedded = clock, on_embedded
+        self._settings, self._engine, self._stored = settings, engine, stored
+        self._clock, self._on_embedded, self._width = clock, on_embedded, width
         config = settings.cache_config
         size = config.max_size if settings.cache_enabled else 0
         self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
         self._in_flight: InFlight[Embedded] = InFlight()
-        self._model: Model | RemoteModel | None = None
-        self._batcher: Batcher | Sender | None = None
+        self._card: ModelCard | None = None
         self._counts = {"texts": 0, "memory_hits": 0, "stored_hits": 0, "model_texts": 0, "failed_texts": 0}
+        self._at_engine = 0
+        self._failing = ""  # what the engines said last, unless it was a vector
 
     async def initialize(self) -> None:
-        """Raises ModelMissing, EndpointUnavailable, or CannotStart when the model's first vector is unusable."""
-        model = await asyncio.to_thread(self._model_factory)
-        if isinstance(model, RemoteModel):
-            self._batcher = await Sender(model, _sending(self._settings), self._clock).__aenter__()
-        else:
-            await asyncio.to_thread(_prove, model)
-            batching = BatchSettings(self._settings.batch_size, self._settings.batch_tokens)
-            self._batcher = await Batcher(model, batching, self._clock).__aenter__()
-        self._model = model
+        """Learn which model answers. Raises NotReady while no engine is up."""
+        self._card = await self._engine.describe()
 
     async def shutdown(self) -> None:
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            await batcher.__aexit__(None, None, None)
+        """Refuse new calls; what is at the engine ends there."""
+        self._card = None
 
     @property
     def fingerprint(self) -> str:
-        return self._running()[0].fingerprint
+        return self._running().fingerprint
 
     @property
     def dimension(self) -> int:
-        return self._running()[0].dimension
+        return self._running().dimension
 
     def embedding_key(self, text: str, kind: TextKind = "passage", prefix: str = "") -> bytes:
         """The key under which this text's vector is cached, and under which a chunk should store it."""
@@ -95,7 +106,7 @@ class EmbeddingsService:
 
         ``truncated`` names texts over the model's limit; a vector that the store already held says nothing of it.
         """
-        started = self._clock.monotonic()
+        started, card = self._clock.monotonic(), self._running()
         failed = [FailedText(at, reason) for at, text in enumerate(texts) if (reason := _unusable(text))]
         bad = {item.index for item in failed}
         keys = {at: self.embedding_key(text, kind, cache_key_prefix) for at, text in enumerate(texts) if at not in bad}
@@ -105,7 +116,7 @@ class EmbeddingsService:
         result = Embeddings(
             embeddings=[found[keys[at]].vector if at in keys else None for at in range(len(texts))],
             cache_stats=_cache_stats(len(keys), len(computed)),
-            model_used=self._running()[0].name,
+            model_used=card.name,
             batch_size_used=max((found[key].batch_size for key in computed), default=0),
             failed=tuple(sorted(failed, key=lambda item: item.index)),
             truncated=tuple(at for at, key in keys.items() if found[key].truncated),
@@ -116,33 +127,26 @@ class EmbeddingsService:
         return result
 
     async def check_health(self) -> ServiceHealth:
-        """UNHEALTHY when the model is gone or hangs. After failures one text is tried, so that recovery is seen."""
-        started = self._clock.monotonic()
-        status, details = await self._diagnose()
-        return ServiceHealth(
-            NAME,
-            status,
-            response_time_ms=1000 * (self._clock.monotonic() - started),
-            error_count=self._batcher.failures_in_a_row if self._batcher else 0,
-            last_check=self._clock.now(),
-            details=details,
-        )
+        """As calls to the engines went lately; how each of the engines is, it says itself."""
+        status, details = Health.HEALTHY, dict[str, Any](queue_size=self._at_engine)
+        if self._card is None:
+            status, details = Health.UNHEALTHY, {"reason": NOT_LOADED}
+        elif self._failing:
+            status, details = Health.DEGRADED, {**details, "reason": f"the last call failed: {self._failing}"}
+        return ServiceHealth(NAME, status, last_check=self._clock.now(), details=details)
 
     def stats(self) -> Mapping[str, Any]:
-        batcher = self._batcher
+        """``queue_size``: texts that the engines have not answered yet."""
         return {
             **self._counts,
             "cache_hit_rate": self._hit_rate(),
             "cached": len(self._cache),
-            "batches": batcher.batches if batcher else 0,
-            "queue_size": batcher.waiting if batcher else 0,
+            "queue_size": self._at_engine,
         }
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts as the model reads them: of a text that is cut, those that are left."""
-        model = self._running()[0]
-        lengths = await asyncio.to_thread(model.lengths, texts)
-        return sum(lengths if isinstance(model, RemoteModel) else (min(one, model.max_tokens) for one in lengths))
+    async def count_tokens(self, texts: Sequence[str], kind: TextKind = "passage") -> int:
+        """Tokens of all texts as the model reads them: with its prefix; of a text that is cut, those that are left."""
+        return await self._engine.count_tokens(texts, kind)
 
     def cache_report(self) -> CacheReport:
         """Raises NotReady while there is no model."""
@@ -161,15 +165,19 @@ class EmbeddingsService:
         """Forget the vectors in memory; how many there were. What the store holds is not this cache's to forget."""
         return self._cache.clear()
 
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Drop these from memory: their passages were deleted. One that another passage holds is found in the store."""
+        self._cache.drop(keys)
+
     def _hit_rate(self) -> float:
         hits = self._counts["memory_hits"] + self._counts["stored_hits"]
         looked_up = hits + self._counts["model_texts"]
         return hits / looked_up if looked_up else 0.0
 
-    def _running(self) -> tuple[Model | RemoteModel, Batcher | Sender]:
-        if self._model is None or self._batcher is None:
-            raise NotReady("the embedding model is not loaded; try again when embeddings_service is up")
-        return self._model, self._batcher
+    def _running(self) -> ModelCard:
+        if self._card is None:
+            raise NotReady(NOT_LOADED)
+        return self._card
 
     async def _resolve(self, wanted: Mapping[bytes, str], kind: TextKind) -> tuple[dict[bytes, Embedded], set[bytes]]:
         """(what became of each key, the keys that this call took to the model)."""
@@ -198,7 +206,7 @@ class EmbeddingsService:
             found |= await self._held_by_store(list(wanted)) if kind == "passage" else {}
             missing = [key for key in wanted if key not in found]
             if missing:
-                outcomes = await self._running()[1].embed([wanted[key] for key in missing], kind)
+                outcomes = await self._made([wanted[key] for key in missing], kind)
                 found |= dict(zip(missing, outcomes, strict=True))
                 computed.update(missing)
                 self._counts["model_texts"] += len(missing)
@@ -219,47 +227,41 @@ class EmbeddingsService:
         self._counts["stored_hits"] += len(usable)
         return usable
 
-    async def _diagnose(self) -> tuple[Health, dict[str, Any]]:
-        batcher = self._batcher
-        if batcher is None or self._model is None:
-            return Health.UNHEALTHY, {"reason": "the model is not loaded"}
-        if not batcher.alive:
-            return Health.UNHEALTHY, {"reason": "the batching loop has ended"}
-        details: dict[str, Any] = {"model": self._model.name, "queue_size": batcher.waiting}
-        if batcher.running_since is not None:
-            running_s = self._clock.monotonic() - batcher.running_since
-            if running_s > HUNG_AFTER_S:
-                return Health.UNHEALTHY, {**details, "reason": f"one batch has been running for {running_s:.0f} s"}
-        elif batcher.failures_in_a_row:
-            await self._probe(batcher)
-        if not batcher.failures_in_a_row:
-            return Health.HEALTHY, details
-        reason = f"the last {batcher.failures_in_a_row} batches failed: {batcher.last_failure}"
-        many = batcher.failures_in_a_row >= UNHEALTHY_AFTER
-        return (Health.UNHEALTHY if many else Health.DEGRADED), {**details, "reason": reason}
+    async def _made(self, texts: Sequence[str], kind: TextKind) -> list[Embedded]:
+        """One outcome per text, in order. Pieces of one call go to several engines, but never more than ``width`` at
+        once, so that a caller with many texts takes no more turns than one with few."""
+        width = self._width()
+        if not width:
+            return await self._piece(texts, kind)
+        free = asyncio.Semaphore(width)
 
-    async def _probe(self, batcher: Batcher | Sender) -> None:
+        async def made(part: Sequence[str]) -> list[Embedded]:
+            async with free:
+                return await self._piece(part, kind)
+
+        async with asyncio.TaskGroup() as tasks:
+            under_way = [tasks.create_task(made(part), name="embed-piece") for part in _pieces(texts)]
+        return [outcome for task in under_way for outcome in task.result()]
+
+    async def _piece(self, texts: Sequence[str], kind: TextKind) -> list[Embedded]:
+        self._at_engine += len(texts)
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await batcher.embed(["health"], "question")
-        except (TimeoutError, NotReady):
-            return  # the counters of the batcher tell the rest
+            outcomes = unpacked(await self._engine.embed(texts, kind))
+        except Exception as error:  # whatever became of the engine: each text says so, and may be tried again
+            outcomes = [failure(error)] * len(texts)
+        finally:
+            self._at_engine -= len(texts)
+        lost = all(one.vector is None and one.transient for one in outcomes)
+        self._failing = outcomes[0].reason if lost else ""
+        return outcomes
 
 
-def _sending(settings: EmbeddingsSettings) -> SendSettings:
-    endpoint = settings.endpoint
-    return SendSettings(
-        settings.batch_size, endpoint.max_request_bytes, endpoint.concurrency, patience_s=endpoint.patience_s
-    )
-
-
-def _prove(model: Model) -> None:
-    try:
-        vector = checked(model.embed(["ragworks"], "question"), 1, model.dimension)[0]
-    except ValueError as error:
-        vector = error
-    if isinstance(vector, Exception):
-        raise CannotStart(f"embedding model {model.name} does not work: {vector}") from vector
+def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    start = 0
+    while start < len(texts):
+        taken = fill(map(len, islice(texts, start, None)), PIECE_TEXTS, PIECE_CHARACTERS)
+        yield texts[start : start + taken]
+        start += taken
 
 
 def _unusable(text: str) -> str | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ragworks.errors import DocumentNotFound, InvalidInput, StorageFull
 from ragworks.protocols import Clock
 from ragworks.records import Adopted, Withdrawn
-from ragworks.services.collecting import Collector
+from ragworks.services.collecting import Collector, OnForgotten
 from ragworks.services.examining import examine
 from ragworks.services.following import GATHER_S, Follower
 from ragworks.services.viewing import View
@@ -49,13 +49,14 @@ class VectorStore:
         indexes: IndexHome,
         clock: Clock,
         gather_s: float = GATHER_S,
+        on_forgotten: OnForgotten = lambda keys: None,
     ) -> None:
         self._rows, self._blobs, self._indexes = rows, blobs, indexes
         self._clock, self._gather_s = clock, gather_s
         self._followers: dict[str, Follower] = {}
         self._opening = asyncio.Lock()
         self._rebuilt = 0
-        self._collector = Collector(rows, blobs)
+        self._collector = Collector(rows, blobs, on_forgotten)
         # Of its own: searches must not wait behind index passes and fsyncs in the loop's default threads.
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
@@ -177,8 +178,8 @@ class VectorStore:
     ) -> None:
         await self._rows.stage(version, part, words, keys, vectors)
 
-    async def publish(self, task: Task, version: int) -> None:
-        await to_its_end(self._publish(task, version))
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> None:
+        await to_its_end(self._publish(task, version, warnings))
 
     async def discard(self, version: int) -> None:
         self._collector.owe([version], ())
@@ -228,8 +229,8 @@ class VectorStore:
                 self._followers[name] = follower
             return self._followers[name]
 
-    async def _publish(self, task: Task, version: int) -> None:
-        await self._retire(task.collection, await self._rows.publish(task, version))
+    async def _publish(self, task: Task, version: int, warnings: Sequence[str]) -> None:
+        await self._retire(task.collection, await self._rows.publish(task, version, warnings))
 
     async def _retire(self, collection: str, withdrawn: Withdrawn) -> None:
         """Let the indexes follow, and collect what is out of sight once nobody reads it any more."""

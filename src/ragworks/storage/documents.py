@@ -161,8 +161,8 @@ class SqliteRows:
         text = await asyncio.to_thread(versions.packed, part)
         await self._database.write(lambda db: versions.stage(db, version, part, text, words, keys, vectors))
 
-    async def publish(self, task: Task, version: int) -> Withdrawn:
-        return await self._database.write(lambda db: versions.publish(db, task, version, self._clock.now()))
+    async def publish(self, task: Task, version: int, warnings: Sequence[str] = ()) -> Withdrawn:
+        return await self._database.write(lambda db: versions.publish(db, task, version, warnings, self._clock.now()))
 
     async def describe(self, task: Task) -> bool:
         def work(db: sqlite3.Connection) -> bool:
@@ -199,10 +199,12 @@ class SqliteRows:
             ]
         )
 
-    async def collect(self, version: int) -> None:
+    async def collect(self, version: int, on_forgotten: Callable[[Sequence[bytes]], None]) -> None:
         """Delete the rows of a version, a few at a time, so that others can write in between; a visible one stays."""
-        while await self._database.write(lambda db: versions.collect_some(db, version, BATCH)):
-            pass
+        count = 1
+        while count:
+            count, keys = await self._database.write(lambda db: versions.collect_some(db, version, BATCH))
+            on_forgotten(keys)
 
     async def release(self, hashes: Iterable[str], remove: Callable[[str], None]) -> None:
         """Call ``remove`` for each content hash that no document and no open or failed task needs."""

@@ -76,6 +76,10 @@ class DataFolder:
         return self.path / "ragworks.db"
 
     @property
+    def events(self) -> Path:
+        return self.path / "events.db"
+
+    @property
     def blobs(self) -> Path:
         return self.path / "blobs"
 

@@ -105,20 +105,7 @@ class Database:
         try:
             return work(self._connection())
         except sqlite3.DatabaseError as error:
-            raise self._translation(error) from error
-
-    def _translation(self, error: Exception) -> Exception:
-        """StorageFull where SQLite says that the disk is full or read-only, DataFolderDamaged where the file is no
-        database any more; any other error as it is."""
-        signs = ("disk is full", "readonly", "disk I/O", "unable to open")
-        if isinstance(error, sqlite3.OperationalError) and any(sign in str(error) for sign in signs):
-            return StorageFull(f"cannot write to {self.path.parent}: {error}; free space or make it writable")
-        if any(sign in str(error) for sign in ("not a database", "malformed")):
-            return DataFolderDamaged(
-                f"the database {self.path} is damaged ({error}): restore a copy of the data folder, or move it away "
-                "and ingest the documents anew"
-            )
-        return error
+            raise translation(error, self.path) from error
 
     def _write_loop(self) -> None:
         while group := self._next_group():
@@ -130,7 +117,7 @@ class Database:
                 results = [error] * len(taken)
             for one, result in zip(taken, results, strict=True):
                 if isinstance(result, Exception):
-                    one.done.set_exception(self._translation(result))
+                    one.done.set_exception(translation(result, self.path))
                 else:
                     one.done.set_result(result)
 
@@ -165,6 +152,20 @@ class Database:
                 db.execute("COMMIT")
 
         return self._translated(snapshot)
+
+
+def translation(error: Exception, path: Path) -> Exception:
+    """StorageFull where SQLite says that the disk of ``path`` is full or read-only, DataFolderDamaged where the file is
+    no database any more; any other error as it is."""
+    signs = ("disk is full", "readonly", "disk I/O", "unable to open")
+    if isinstance(error, sqlite3.OperationalError) and any(sign in str(error) for sign in signs):
+        return StorageFull(f"cannot write to {path.parent}: {error}; free space or make it writable")
+    if any(sign in str(error) for sign in ("not a database", "malformed")):
+        return DataFolderDamaged(
+            f"the database {path} is damaged ({error}): restore a copy of the data folder, or move it away "
+            "and ingest the documents anew"
+        )
+    return error
 
 
 def _commit(db: sqlite3.Connection, works: list[Work[Any]]) -> list[Any]:

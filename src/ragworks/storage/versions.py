@@ -18,6 +18,10 @@ from ragworks.types import Collection, Part, ReadDocument, Task
 STAGED = """
     EXISTS (SELECT 1 FROM tasks t WHERE t.id = v.task_id AND t.lease = v.lease AND t.state = 'in_progress')
 """
+TRIED_AGAIN = """
+    SELECT 1 FROM versions v JOIN tasks t ON t.id = v.task_id
+    WHERE v.id = ? AND t.state IN ('queued', 'in_progress', 'failed')
+"""
 CHUNK = "embedding_key, start, end, page, headings, text, words, vector"
 SAME = """
     SELECT v.*, d.name FROM versions v JOIN documents d ON d.version = v.id
@@ -163,13 +167,16 @@ def stage(
     )
 
 
-def publish(db: sqlite3.Connection, task: Task, version: int, now: float) -> Withdrawn:
+def publish(db: sqlite3.Connection, task: Task, version: int, warnings: Sequence[str], now: float) -> Withdrawn:
     """Show ``version`` instead of what was shown. Raises LeaseLost, VersionIncomplete."""
     require_lease(db, task)
     row = db.execute("SELECT * FROM versions WHERE id = ?", (version,)).fetchone()
     staged = db.execute("SELECT count(*) FROM chunks WHERE id BETWEEN ? AND ?", span(version)).fetchone()[0]
     if staged != row["chunk_count"]:
         raise VersionIncomplete(f"version {version} has {staged} of {row['chunk_count']} chunks")
+    if warnings:
+        said = json.dumps([*json.loads(row["warnings"]), *warnings])
+        db.execute("UPDATE versions SET warnings = ? WHERE id = ?", (said, version))
     old = db.execute(
         "SELECT d.version, d.created_at, v.content_hash FROM documents d JOIN versions v ON v.id = d.version "
         "WHERE d.collection = ? AND d.id = ?",
@@ -196,20 +203,28 @@ def publish(db: sqlite3.Connection, task: Task, version: int, now: float) -> Wit
     return Withdrawn(old["version"], frozenset([old["content_hash"]])) if old else Withdrawn(None, frozenset())
 
 
-def collect_some(db: sqlite3.Connection, version: int, limit: int) -> int:
-    """Delete up to ``limit`` rows of a version that nothing shows, and at last the version. How many were deleted."""
+def collect_some(db: sqlite3.Connection, version: int, limit: int) -> tuple[int, Sequence[bytes]]:
+    """Delete up to ``limit`` rows of a version that nothing shows, and at last the version.
+
+    (how many were deleted, the embedding keys of chunks among them that no further attempt will ask for)
+    """
     if db.execute("SELECT 1 FROM documents WHERE version = ?", (version,)).fetchone():
-        return 0
-    return (
+        return 0, ()
+    keys = db.execute(
+        "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?) "
+        "RETURNING embedding_key",
+        (*span(version), limit),
+    ).fetchall()
+    if keys:
+        again = db.execute(TRIED_AGAIN, (version,)).fetchone()
+        return len(keys), () if again else [key for (key,) in keys]
+    count = (
         db.execute(
-            "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id BETWEEN ? AND ? LIMIT ?)",
-            (*span(version), limit),
-        ).rowcount
-        or db.execute(
             "DELETE FROM texts WHERE rowid IN (SELECT rowid FROM texts WHERE version = ? LIMIT ?)", (version, limit)
         ).rowcount
         or db.execute("DELETE FROM versions WHERE id = ?", (version,)).rowcount
     )
+    return count, ()
 
 
 def require_lease(db: sqlite3.Connection, task: Task) -> None:

@@ -155,7 +155,7 @@ class Batcher:
                 item.call.inside += 1
             for item, length in zip(batch, await self._in_thread(self._lengths, batch), strict=True):
                 if isinstance(length, Exception):
-                    self._settle(item, _failure(length, len(batch)))
+                    self._settle(item, failure(length, len(batch)))
                 elif item.call in self._calls:
                     item.tokens = length
                     self._line[item] = None
@@ -199,7 +199,7 @@ class Batcher:
         self._count(vectors)
         for item, vector in zip(batch, vectors, strict=True):
             if isinstance(vector, Exception):
-                self._settle(item, _failure(vector, len(batch)))
+                self._settle(item, failure(vector, len(batch)))
             else:
                 self._settle(item, Embedded(vector, item.tokens > self._model.max_tokens, len(batch)))
 
@@ -219,7 +219,7 @@ class Batcher:
             self.running_since = None
 
     def _lengths(self, items: Sequence[_Waiting]) -> list[int | Exception]:
-        lengths = list(self._model.lengths([item.text for item in items]))
+        lengths = list(self._model.lengths([item.text for item in items], items[0].call.kind))
         if len(lengths) != len(items):
             raise ValueError(f"the model measured {len(lengths)} texts where {len(items)} were given")
         return [int(length) for length in lengths]
@@ -235,7 +235,7 @@ class Batcher:
             self.failures_in_a_row = 0
         else:
             self.failures_in_a_row += 1
-            self.last_failure = _failure(failures[-1], 0).reason
+            self.last_failure = failure(failures[-1], 0).reason
 
     def _settle(self, item: _Waiting, outcome: Embedded) -> None:
         call = item.call
@@ -290,6 +290,8 @@ def _unusable(row: NDArray[np.float32]) -> str | None:
     return None
 
 
-def _failure(error: Exception, batch_size: int) -> Embedded:
+def failure(error: Exception, batch_size: int = 0) -> Embedded:
+    """What became of a text whose batch raised: errors of the machine may pass, others only if they say so."""
     transient = isinstance(error, (MemoryError, OSError)) or (isinstance(error, RagworksError) and error.transient)
-    return Embedded(None, False, batch_size, str(error) or type(error).__name__, transient)
+    after_s = getattr(error, "retry_after_s", 1.0)
+    return Embedded(None, False, batch_size, str(error) or type(error).__name__, transient, after_s)

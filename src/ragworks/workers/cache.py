@@ -42,6 +42,10 @@ class VectorCache:
             self._entries.popitem()
         self._entries[key] = entry
 
+    def drop(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._entries.pop(key, None)
+
     def clear(self) -> int:
         """Forget everything; how many there were."""
         count = len(self)

@@ -159,7 +159,8 @@ class Sender:
     async def _embedded(self, texts: Sequence[str], kind: TextKind, until: float) -> Rows:
         """A vector or an error per text. Texts that an endpoint cannot stand are split until the bad one is alone."""
         try:
-            return checked(await self._answer(texts, kind, until), len(texts), self._model.dimension)
+            answer = await self._answer(texts, kind, until)
+            return [self._blamed(row) for row in checked(answer, len(texts), self._model.dimension)]
         except (EmbeddingFailed, EndpointUnavailable) as error:
             if len(texts) <= 1 or not self._may_split(error):
                 return [error] * len(texts)
@@ -169,6 +170,13 @@ class Sender:
         # Whatever a model raises belongs to the texts and must not end the task.
         except Exception as error:
             return [error] * len(texts)
+
+    def _blamed(self, row: NDArray[np.float32] | Exception) -> NDArray[np.float32] | Exception:
+        """A text that the endpoint took without complaint is not to blame for what it answers, and may pass later."""
+        if not isinstance(row, Exception):
+            return row
+        message = f"the endpoint of {self._model.name} does not work as it should: {row}; look at its log"
+        return EmbeddingFailed(message, transient=True)
 
     def _may_split(self, error: RagworksError) -> bool:
         """A refusal says that a text is bad. A failure only may, so each look costs a retry of the budget."""

@@ -51,6 +51,7 @@ async def test_a_question_is_embedded_as_a_question_when_asked(client: httpx.Asy
     wanted = {"model": "hashing", "input": "a", "input_type": "question"}
     answer = (await client.post("/v1/embeddings", json=wanted)).json()
     assert answer["data"][0]["embedding"] == [1.0, 1.0]
+    assert answer["usage"]["prompt_tokens"] == 2  # its prefix is read as well
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ async def test_a_question_is_embedded_as_a_question_when_asked(client: httpx.Asy
             "invalid_input",
             "expected 2, which hashing answers",
         ),
+        ({"model": "hashing", "input": None}, 422, "invalid_input", "input: expected text or a list, found null"),
         ({"model": "hashing", "input": [1, 2]}, 422, "invalid_input", "input[0]: expected text, found 1"),
         ({"model": "hashing", "input": ["a"] * 2049}, 422, "invalid_input", "at most 2048 texts"),
         (

@@ -213,3 +213,5 @@ async def test_dead_letters_are_listed_with_their_reason_and_queued_again(client
     }
     assert (await client.post("/v1/dead-letters/retry")).json() == {"queued": 3, "left": 0}
     assert (await client.post("/v1/dead-letters/t1/retry")).json() == {"queued": 1, "left": 0}
+    unknown = await client.post("/v1/dead-letters/nosuch/retry")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "dead_letter_not_found")

@@ -93,21 +93,21 @@ def test_the_prompts_of_the_folder_stand_before_questions_and_passages_unless_th
 def test_texts_are_cut_where_the_strictest_file_says(tmp_path, files, limit):
     model = FolderEmbedder(model_folder(tmp_path, files=files), threads=1)
     assert model.max_tokens == limit
-    assert model.lengths(["word " * (limit + 8)]) == [limit + 10]
+    assert model.lengths(["word " * (limit + 8)], "passage") == [limit + 10]
     cut, other = model.embed(["word " * limit + "tail", "word " * limit + "else"], "passage")
     assert np.allclose(cut, other)
 
 
 def test_a_text_of_words_so_long_that_few_fit_its_head_is_measured_whole(tmp_path):
     model = FolderEmbedder(model_folder(tmp_path, files={"config.json": {"max_position_embeddings": 10}}), threads=1)
-    assert model.lengths([" ".join(["y" * 200] * 12), "y" * 10_000]) == [14, 3]
+    assert model.lengths([" ".join(["y" * 200] * 12), "y" * 10_000], "passage") == [14, 3]
 
 
 @pytest.mark.parametrize(("limit", "wanted", "given"), [(512, 384, 384), (256, 384, 240), (128, 64, 64)])
 def test_passages_are_cut_so_that_the_model_reads_them_to_their_end(tmp_path, limit, wanted, given):
     folder = model_folder(tmp_path, files={"config.json": {"max_position_embeddings": limit}} | PROMPTS)
     assert passage_tokens(folder, wanted) == given
-    assert FolderEmbedder(folder, threads=1).lengths(["word " * given])[0] <= limit
+    assert FolderEmbedder(folder, threads=1).lengths(["word " * given], "passage")[0] <= limit
 
 
 def test_a_folder_that_says_nothing_usable_leaves_the_size_of_passages_alone(tmp_path):
@@ -119,7 +119,9 @@ def test_a_folder_that_says_nothing_usable_leaves_the_size_of_passages_alone(tmp
 def test_what_a_prefix_pushes_over_the_limit_counts_as_too_long(tmp_path):
     files = {"config.json": {"max_position_embeddings": 10}, **PROMPTS}
     model = FolderEmbedder(model_folder(tmp_path, files=files), threads=1)
-    assert model.lengths(["word " * 6, "word " * 7]) == [10, 11]  # two of the ends, two of "passage:"
+    # Two of the ends, two of the words and signs of each prompt.
+    assert model.lengths(["word " * 6, "word " * 7], "passage") == [10, 11]
+    assert model.lengths(["word " * 6, "word " * 7], "question") == [10, 11]
 
 
 def test_a_fingerprint_is_of_weights_tokenizer_pooling_limit_and_prefixes_and_not_of_the_place(tmp_path):

@@ -133,10 +133,10 @@ def test_an_answer_of_the_wrong_shape_is_refused(shape):
 
 async def test_a_text_that_cannot_be_measured_fails_alone():
     class Unmeasurable(ScriptedModel):
-        def lengths(self, texts):
+        def lengths(self, texts, kind):
             if "odd" in texts:
                 raise ValueError("cannot tokenise")
-            return super().lengths(texts)
+            return super().lengths(texts, kind)
 
     async with running(Unmeasurable()) as batcher:
         results = await batcher.embed(["even", "odd", "fair"], "passage")
@@ -202,9 +202,9 @@ class MeasuringModel(ScriptedModel):
         super().__init__()
         self.measured = []
 
-    def lengths(self, texts):
+    def lengths(self, texts, kind):
         self.measured.append(len(texts))
-        return super().lengths(texts)
+        return super().lengths(texts, kind)
 
 
 async def test_a_caller_of_ten_thousand_texts_does_not_delay_one_of_five():

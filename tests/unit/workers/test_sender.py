@@ -127,13 +127,16 @@ async def test_an_endpoint_that_fails_inside_at_everything_is_not_flooded_by_the
     assert len(model.requests) <= 2 * 5 + 1
 
 
-async def test_a_vector_without_direction_fails_its_text_alone():
+async def test_a_vector_without_direction_fails_its_text_alone_and_is_the_endpoints_fault():
     model = ScriptedEndpoint()
     model.rewrite = lambda vectors: np.where([[False], [True], [False]], np.nan, vectors)
     async with running(model) as sender:
         rows = await sender.embed(["a", "b", "c"], "passage")
     assert [row.vector is None for row in rows] == [False, True, False]
-    assert "not finite" in rows[1].reason
+    assert (
+        "the endpoint of endpoint does not work as it should: the model returned a vector that is not" in rows[1].reason
+    )
+    assert rows[1].transient
 
 
 @pytest.mark.parametrize(("kind", "patience_s"), [("passage", 60.0), ("question", QUESTION_PATIENCE_S)])

@@ -1,0 +1,203 @@
+"""Where decisions become events: named in the log at once, and kept a moment later by a task in the background.
+
+No service waits for its events, and none is hurt by them: a full disk costs events, and is said once. A kind of event
+(an action of a replica, or of a service) that comes too often is counted, and one stands for many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import structlog
+
+from ragworks.control_protocols import Event, EventLog, Record
+from ragworks.policies.replaying import encoded
+from ragworks.protocols import Clock
+from ragworks.waiting import news_or_time, to_its_end
+
+log = structlog.get_logger("ragworks.control")
+
+FLUSH_EVERY_S = 0.5  # a process that is killed loses no more than these
+RETRY_S = 5.0
+MAX_WAITING = 1000  # events that wait for the disk; the oldest go first
+WINDOW_S, BURST = 60.0, 5
+"""Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
+minute: 1,440 a day, of the 10,000 that are kept."""
+MAX_INPUT_CHARACTERS = 64 * 1024
+
+LEVELS: Mapping[str, str] = {
+    "crash_looping": "error",
+    "service_failed": "error",
+    "eject": "warning",
+    "given_up": "warning",
+    "panic_began": "warning",
+    "refused": "warning",
+    "rejecting_began": "warning",
+    "replica_ended": "warning",
+    "replica_killed": "warning",
+    "replica_restarts": "warning",
+}
+"""How severe an action is in the log; any other one is an info."""
+
+Kind = tuple[str, str | None, str]
+
+
+@dataclass(slots=True)
+class _Window:
+    """What came of one kind since ``began``: how many were kept, and one in place of those that were not."""
+
+    began: float
+    kept: int = 0
+    held: Event | None = None
+    count: int = 0
+
+
+class Journal:
+    """The events of all services. Entering starts the task that keeps them; leaving keeps those that wait.
+
+    Its Records are called on the event loop.
+    """
+
+    def __init__(self, events: EventLog, clock: Clock) -> None:
+        self._events, self._clock = events, clock
+        self._waiting: list[Event] = []
+        self._windows: dict[Kind, _Window] = {}
+        self._news = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._lost = 0
+        self._failing = False
+
+    async def __aenter__(self) -> Journal:
+        # Awaited when the context is left.
+        self._keeping = asyncio.create_task(self._keep(), name="keep-events")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        keeping, self._keeping = self._keeping, None
+        if keeping:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        self._end_windows(everything=True)
+        await self.flush()
+
+    def for_service(self, name: str) -> Record:
+        """The Record of one service's control loops."""
+        return partial(self._note, name)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        """As EventLog says it, with what happened up to now."""
+        await self.flush()
+        return await self._events.recent(service=service, since=since, after=after, limit=limit)
+
+    async def flush(self) -> None:
+        """Keep what waits, now. Never raises: what cannot be kept waits on."""
+        batch, self._waiting = self._waiting, []
+        if not batch:
+            return
+        try:
+            # Cancelled half way, it would be unknown whether they are in.
+            await to_its_end(self._append(batch))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # whatever is wrong with the log, the services go on
+            self._waiting = batch + self._waiting
+            self._bound()
+            self._note_failure(error)
+            return
+        if self._failing or self._lost:
+            log.warning("events_kept_again", action="events_kept_again", lost=self._lost)
+        self._failing, self._lost = False, 0
+
+    async def _append(self, batch: list[Event]) -> None:
+        await self._events.append(batch)
+
+    def _bound(self) -> None:
+        self._lost += max(0, len(self._waiting) - MAX_WAITING)
+        del self._waiting[:-MAX_WAITING]
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._failing:
+            log.warning("events_not_kept", action="events_not_kept", error=str(error) or type(error).__name__)
+        self._failing = True
+
+    def _note(
+        self,
+        service: str,
+        action: str,
+        *,
+        reason: str,
+        replica: str | None = None,
+        policy: str = "",
+        inputs: Mapping[str, Any] | None = None,
+        decision: Any = None,
+    ) -> None:
+        now, kind = self._clock.monotonic(), (service, replica, str(action))
+        window = self._windows.get(kind)
+        if window is None or (now - window.began >= WINDOW_S and window.held is None):
+            window = self._windows[kind] = _Window(now)
+        if window.held is not None:
+            window.count += 1
+            return
+        event = _event(self._clock.now(), kind, policy, inputs or {}, decision, reason)
+        if window.kept < BURST:
+            window.kept += 1
+            self._take(event)
+        else:
+            window.held, window.count = event, 1
+        self._news.set()
+
+    def _take(self, event: Event) -> None:
+        crash_loop = event.decision.get("crash_loop") is True
+        level = "error" if crash_loop else LEVELS.get(event.action, "info")
+        getattr(log, level)(
+            event.action, action=event.action, service=event.service, replica=event.replica, reason=event.reason,
+            policy=event.policy or None, count=event.count,
+        )  # fmt: skip
+        self._waiting.append(event)
+        self._bound()
+
+    async def _keep(self) -> None:
+        while True:
+            await news_or_time(self._news, self._clock, self._due_s())
+            self._news.clear()
+            await self._clock.sleep(FLUSH_EVERY_S)  # what comes meanwhile shares its commit
+            self._end_windows()
+            await self.flush()
+
+    def _due_s(self) -> float | None:
+        """Seconds until there is something to do though nothing comes."""
+        now = self._clock.monotonic()
+        due = [window.began + WINDOW_S - now for window in self._windows.values() if window.held is not None]
+        return min([*due, RETRY_S] if self._waiting else due, default=None)
+
+    def _end_windows(self, *, everything: bool = False) -> None:
+        now = self._clock.monotonic()
+        for kind, window in list(self._windows.items()):
+            if now - window.began < WINDOW_S and not everything:
+                continue
+            del self._windows[kind]
+            if window.held is not None:
+                self._take(replace(window.held, at=self._clock.now(), count=window.count))
+                # It still goes on: the next ones wait for the end of their minute, too.
+                self._windows[kind] = _Window(now, kept=BURST)
+
+
+def _event(at: float, kind: Kind, policy: str, inputs: Mapping[str, Any], decision: Any, reason: str) -> Event:
+    service, replica, action = kind
+    try:
+        seen, decided = encoded(inputs), {} if decision is None else encoded(decision)
+        if (size := len(json.dumps(seen))) > MAX_INPUT_CHARACTERS:
+            policy, seen = "", {"not_kept": f"inputs of {size} characters"}
+        if not isinstance(decided, dict):
+            decided = {"decision": decided}
+    except ValueError as error:
+        log.error("event_not_encoded", action="event_not_encoded", event_action=action, error=str(error))
+        policy, seen, decided = "", {"not_kept": str(error)}, {}
+    return Event(0, at, action, service, replica, policy, seen, decided, reason)
