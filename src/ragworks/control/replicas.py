@@ -9,11 +9,11 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 from statistics import median
 from typing import Any
 
+from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
@@ -25,14 +25,6 @@ UNKNOWN_S = 1.0
 
 PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
 """The reason of a pick by tier; the first has that of its strategy."""
-
-
-class Outcome(StrEnum):
-    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing of it but how long it took so far."""
-
-    OK = "ok"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +143,14 @@ class ReplicaSet:
         replica = self._replicas.get(replica_id)
         if replica:
             replica.load.cpu_percent, replica.load.memory_percent, replica.load.used = cpu_percent, memory_percent, 0
+
+    def note_failures(self, replica_id: str, failures: float, now: float) -> None:
+        """So many of its calls that were released as OK had failed after all, as some runtimes hear only later."""
+        replica = self._replicas.get(replica_id)
+        if replica and failures > 0:
+            replica.errors = min(replica.errors + failures, replica.calls)
+            replica.load.error_rate = replica.errors / replica.calls if replica.calls else 0.0
+            self._judge(replica, now)
 
     def pick(self, now: float, *, cost: float | None = None, tried: Collection[str] = ()) -> Pick | None:
         """Who gets a call of ``cost``: any number that grows with its work, such as input tokens.
