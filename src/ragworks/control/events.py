@@ -31,7 +31,6 @@ minute: 1,440 a day, of the 10,000 that are kept."""
 MAX_INPUT_CHARACTERS = 64 * 1024
 
 LEVELS: Mapping[str, str] = {
-    "crash_looping": "error",
     "service_failed": "error",
     "eject": "warning",
     "given_up": "warning",
