@@ -131,6 +131,7 @@ class ReplicaSet:
         self._expectation = Expectation()
         self._turn = 0
         self._stale = True
+        self.ejections = 0
         self._tiers: list[list[Load]] = []
         self._out: list[_Replica] = []
         self._partial: list[_Replica] = []
@@ -351,6 +352,7 @@ class ReplicaSet:
         replica.calls = replica.errors = 0.0
         replica.errors_in_row = 0
         replica.load.error_rate = 0.0
+        self.ejections += verdict.action is Action.EJECT
         if verdict.action is Action.READMIT:
             replica.steady_at = now + self._settings.slow_start_s
         self._stale = True
