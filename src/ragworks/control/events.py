@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -43,6 +43,9 @@ LEVELS: Mapping[str, str] = {
 }
 """How severe an action is in the log; any other one is an info."""
 
+OnEvent = Callable[[str, str], None]
+"""Given service and action. Must return at once and must not raise."""
+
 Kind = tuple[str, str | None, str]
 
 
@@ -59,11 +62,11 @@ class _Window:
 class Journal:
     """The events of all services. Entering starts the task that keeps them; leaving keeps those that wait.
 
-    Its Records are called on the event loop.
+    Its Records are called on the event loop. ``on_event`` hears of each event, also of those that are only counted.
     """
 
-    def __init__(self, events: EventLog, clock: Clock) -> None:
-        self._events, self._clock = events, clock
+    def __init__(self, events: EventLog, clock: Clock, on_event: OnEvent = lambda service, action: None) -> None:
+        self._events, self._clock, self._on_event = events, clock, on_event
         self._waiting: list[Event] = []
         self._windows: dict[Kind, _Window] = {}
         self._news = asyncio.Event()
@@ -137,6 +140,7 @@ class Journal:
         inputs: Mapping[str, Any] | None = None,
         decision: Any = None,
     ) -> None:
+        self._on_event(service, str(action))
         now, kind = self._clock.monotonic(), (service, replica, str(action))
         window = self._windows.get(kind)
         if window is None or (now - window.began >= WINDOW_S and window.held is None):

@@ -127,6 +127,14 @@ async def test_a_flood_is_counted_and_one_event_a_minute_stands_for_it(record: R
     assert len([line for line in logged if line["action"] == "refused"]) == BURST + 3
 
 
+async def test_each_event_is_heard_of_also_those_that_are_only_counted(kept: MemoryEvents, clock: FakeClock) -> None:
+    heard: list[tuple[str, str]] = []
+    async with Journal(kept, clock, lambda *event: heard.append(event)) as journal:
+        for _ in range(100):
+            journal.for_service("vector_store")("refused", reason="flood")
+    assert heard == [("vector_store", "refused")] * 100
+
+
 async def test_after_a_quiet_minute_each_event_is_kept_again(record: Record, kept, clock) -> None:
     for _ in range(BURST + 1):
         record("refused", reason="flood")
