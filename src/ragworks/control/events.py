@@ -28,7 +28,7 @@ MAX_WAITING = 1000  # events that wait for the disk; the oldest go first
 WINDOW_S, BURST = 60.0, 5
 """Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
 minute: 1,440 a day, of the 10,000 that are kept."""
-MAX_INPUT_CHARACTERS = 64 * 1024
+MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 
 LEVELS: Mapping[str, str] = {
     "service_failed": "error",
@@ -196,11 +196,12 @@ def _event(at: float, kind: Kind, policy: str, inputs: Mapping[str, Any], decisi
     service, replica, action = kind
     try:
         seen, decided = encoded(inputs), {} if decision is None else encoded(decision)
-        if (size := len(json.dumps(seen))) > MAX_INPUT_CHARACTERS:
-            policy, seen = "", {"not_kept": f"inputs of {size} characters"}
         if not isinstance(decided, dict):
             decided = {"decision": decided}
+        if (size := len(json.dumps([seen, decided]))) > MAX_CHARACTERS:
+            policy, seen = "", {"not_kept": f"inputs and decision of {size} characters"}
+            decided = {name: one for name, one in decided.items() if not isinstance(one, dict | list | str)}
     except ValueError as error:
         log.error("event_not_encoded", action="event_not_encoded", event_action=action, error=str(error))
         policy, seen, decided = "", {"not_kept": str(error)}, {}
-    return Event(0, at, action, service, replica, policy, seen, decided, reason)
+    return Event(0, at, action, service, replica, policy, seen, decided, encoded(reason[:MAX_REASON]))

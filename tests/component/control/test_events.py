@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from ragworks.control.events import (
     BURST,
     FLUSH_EVERY_S,
-    MAX_INPUT_CHARACTERS,
+    MAX_CHARACTERS,
+    MAX_REASON,
     MAX_WAITING,
     RETRY_S,
     WINDOW_S,
@@ -204,11 +205,27 @@ async def test_inputs_that_are_no_data_or_too_much_cost_the_inputs_and_not_the_e
     record: Record, kept, clock
 ) -> None:
     record("scaled", reason="a mistake", policy="retrying.decide", inputs={"rng": Random(0)})
-    record("scaled", reason="too much", policy="retrying.decide", inputs={"text": "x" * MAX_INPUT_CHARACTERS})
+    record("scaled", reason="too much", policy="retrying.decide", inputs={"text": "x" * MAX_CHARACTERS})
     await clock.advance(1)
     assert reasons(kept) == ["a mistake", "too much"]
     assert [event.policy for event in kept.kept] == ["", ""]
     assert all("not_kept" in event.inputs for event in kept.kept)
+
+
+async def test_a_decision_that_is_too_much_keeps_its_numbers(record: Record, kept, clock) -> None:
+    decision = {"delay_s": 5.0, "promises": ["x" * 100] * MAX_CHARACTERS}
+    record("refused", reason="y" * 10_000, policy="admission.decide", decision=decision)
+    await clock.advance(1)
+    assert (kept.kept[0].decision, kept.kept[0].policy) == ({"delay_s": 5.0}, "")
+    assert len(kept.kept[0].reason) == MAX_REASON
+
+
+async def test_the_name_of_a_file_that_is_no_text_spoils_no_other_event(record: Record, kept, clock) -> None:
+    """SQLite refused half a surrogate pair, and with it every event that waited beside it, again and again."""
+    record("refused", reason="cannot read b\udcff.txt", inputs={"name": "b\udcff.txt"})
+    await clock.advance(1)
+    assert kept.kept[0].reason == "cannot read b?.txt"
+    assert kept.kept[0].inputs == {"name": "b?.txt"}
 
 
 async def test_being_cancelled_while_it_writes_keeps_what_it_writes_once(clock: FakeClock) -> None:
