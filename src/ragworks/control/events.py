@@ -32,7 +32,7 @@ MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 
 LEVELS: Mapping[str, str] = {
     "service_failed": "error",
-    "eject": "warning",
+    "ejected": "warning",
     "given_up": "warning",
     "panic_began": "warning",
     "refused": "warning",

@@ -85,7 +85,7 @@ async def test_a_decision_is_kept_so_that_its_policy_can_be_asked_again(record: 
     )
     inputs = {
         "settings": EjectSettings(), "seen": Seen(errors_in_row=3), "standing": Standing(),
-        "peers_response_s": [0.1], "ejected": 0, "replicas": 2, "now": 1.0,
+        "peers_response_s": [0.1], "out": 0, "replicas": 2, "now": 1.0,
     }  # fmt: skip
     verdict = judge(**inputs)
     record(verdict.action, reason=verdict.reason, policy="ejecting.judge", inputs=inputs, decision=verdict)
@@ -107,11 +107,11 @@ async def test_leaving_keeps_what_still_waits(kept: MemoryEvents, clock: FakeClo
 
 async def test_each_event_is_one_line_of_the_log_by_its_severity(record: Record, logged) -> None:
     record("replica_started", reason="ready", replica="e-1")
-    record("eject", reason="errors")
+    record("ejected", reason="errors")
     record("restarts", reason="again", decision={"crash_loop": True})
     assert [(line["action"], line["log_level"]) for line in logged] == [
         ("replica_started", "info"),
-        ("eject", "warning"),
+        ("ejected", "warning"),
         ("restarts", "error"),
     ]
 
