@@ -176,6 +176,12 @@ def test_a_degraded_replica_gets_less_traffic_not_none(strategy) -> None:
     assert 20 <= counts["ill"] <= 319
 
 
+def test_a_retry_finds_a_degraded_replica_when_the_healthy_one_was_tried() -> None:
+    replicas = made("well", "ill")
+    replicas.note_health("ill", Health.DEGRADED, 0.0)
+    assert {picked(replicas, tried=["well"]).replica_id for _ in range(50)} == {"ill"}
+
+
 def test_when_all_are_degraded_all_serve_as_if_they_were_healthy() -> None:
     replicas = made("a", "b", strategy="round_robin")
     for one in "ab":
@@ -406,6 +412,11 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
             one = data.draw(st.sampled_from(sorted(self.here)))
             self.replicas.note_health(one, health, self.now)
             self.here[one] = health
+
+    @rule(data=st.data(), failures=st.floats(0, 5))
+    def note_failures(self, data: st.DataObject, failures: float) -> None:
+        one = data.draw(st.sampled_from([*self.here, "nobody"]))
+        self.replicas.note_failures(one, failures, self.now)
 
     @rule(data=st.data(), cost=st.none() | st.floats(0, 1e5), times=st.integers(1, 8))
     def pick(self, data: st.DataObject, cost: float | None, times: int) -> None:
