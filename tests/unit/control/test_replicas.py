@@ -335,6 +335,22 @@ def test_adaptive_learns_who_is_slow_and_forgets_when_it_recovers() -> None:
     assert share(2000, 1.0) > 0.1
 
 
+def test_a_replica_that_hung_gets_its_share_again_soon_after_it_goes_on() -> None:
+    """Its late answers make it seem hundreds of times slower."""
+    replicas = made(*"abcd", slots=8)
+    for turn in range(200):
+        served(replicas, float(turn))
+    hung = [pick for pick in (picked(replicas, 200.0) for _ in range(40)) if pick.replica_id == "a"]
+    for pick in hung:
+        pick.release(260.0, Outcome.OK)
+    assert max(view.pace for view in replicas.views(260.0)) > 50
+    for turn in range(400):
+        served(replicas, 300.0 + turn)
+    after = Counter(served(replicas, 1000.0 + turn) for turn in range(400))
+    # A quarter is 100; five standard deviations of a binomial count are 43.
+    assert after["a"] > 57
+
+
 def test_adaptive_sends_a_long_call_where_a_short_one_is_ahead() -> None:
     replicas = made("a", "b", slots=1)
     for turn in range(200):
