@@ -17,6 +17,7 @@ from ragworks import engines
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
+from ragworks.control import machine
 from ragworks.control.events import Journal
 from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
@@ -213,6 +214,7 @@ class App:
         registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
         self.orchestrator: Orchestrator = Orchestrator(registry, parts.clock, parts.rng, self.journal.for_service)
         self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
+        self.metrics.watch_replicas("embeddings_service", self.engines.balancer.stats, self.engines.balancer.views)
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 
@@ -235,7 +237,9 @@ class App:
             "generation_service": self._registered("generation_service", self.generation_service),
             "orchestration_api": self._registered(
                 "orchestration_api",
-                self._made_by["orchestration_api"].factory(self._parts.clock, self.metrics.loop_lag),
+                self._made_by["orchestration_api"].factory(
+                    self._parts.clock, self.metrics.loop_lag, partial(machine.look, self._parts.folder.path)
+                ),
                 wants=("document_processor", "retrieval_service", "generation_service"),
             ),
         }

@@ -280,7 +280,7 @@ class ManualReplica:
         self.service: Any = service or NamedService(replica_id)
         self.spec = spec or ReplicaSpec("fake", NamedService, (replica_id,))
         self.calls: list[str] = []
-        self.checks = self.in_flight = 0
+        self.checks = self.in_flight = self.calls_when_dead = 0
         self.used = Usage()
         self._clock = clock
         self._news, self._gone = asyncio.Event(), asyncio.Event()
@@ -313,6 +313,12 @@ class ManualReplica:
     @property
     def dead(self) -> bool:
         return self._gone.is_set()
+
+    @property
+    def well(self) -> bool:
+        """Whether a call would be answered at once."""
+        full = self._stopping or self.in_flight >= self.max_calls
+        return not (self.dead or full or self._hung or self._takes_s or self._error)
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         with self._in_flight(verb):
@@ -362,6 +368,7 @@ class ManualReplica:
     def _in_flight(self, verb: str) -> Iterator[None]:
         check = verb == "check_health"
         if self.dead:
+            self.calls_when_dead += 1
             raise ReplicaLost(f"replica {self.id} has ended: {self._cause}")
         if not check and (self._stopping or self.in_flight >= self.max_calls):
             raise NotReady(f"replica {self.id} takes no more calls")

@@ -27,7 +27,7 @@ from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
 from ragworks.testing import LocalEmbeddings, MemoryEvents, ScriptedModel, settle, until
-from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
+from ragworks.types import Health, Job, ReadDocument, Stage, Task, TaskState, Upload
 from stores import Opened, found, opened, read
 
 
@@ -483,6 +483,23 @@ async def test_a_small_document_gets_in_beside_a_folder_that_fills_the_queue(tmp
         letter = await at.submit(doc("letter"), wait=False, priority="high")
         at.reader.gate.set()
         assert (await at.ended(letter)).status == TaskState.COMPLETED
+
+
+async def test_a_queue_that_stands_still_is_degraded_and_says_so(tmp_path: Path) -> None:
+    async with bench(tmp_path, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a.txt"), doc("b.txt"))
+        assert (await at.processor.check_health()).status is Health.HEALTHY
+        await at.at.clock.advance(700)
+        found = await at.processor.check_health()
+        assert found.status is Health.DEGRADED
+        assert found.details["reason"].startswith(
+            "2 documents wait or run, the oldest for 700 s, and none ended in 700 s"
+        )
+        at.reader.gate.set()
+        await at.ended(job_id)
+        await until(lambda: at.processor.stats()["documents_processed"] == 2)
+        assert (await at.processor.check_health()).status is Health.HEALTHY
 
 
 async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart(tmp_path: Path) -> None:

@@ -42,11 +42,14 @@ async def live() -> schemas.Live:
 
 @router.get("/readyz", response_model=schemas.Ready, response_model_exclude_none=True, responses={503: dict(PROBLEM)})
 async def ready(request: Request, verbose: Annotated[str | None, Query()] = None) -> Any:
-    """Search can be answered. ``?verbose`` names what is not up, and why."""
-    up, missing = app_of(request).orchestrator.ready()
+    """Search can be answered. ``?verbose`` names what is not up or not well, and why."""
+    orchestrator = app_of(request).orchestrator
+    up, missing = orchestrator.ready()
     if not up:
         raise NothingReady(missing)
-    return schemas.Ready(ready=True, services=missing if verbose is not None else None)
+    if verbose is None:
+        return schemas.Ready(ready=True)
+    return schemas.Ready(ready=True, services=_unwell(await orchestrator.services()) | missing)
 
 
 @router.get("/health", responses={503: {"model": schemas.Health}})
@@ -181,6 +184,15 @@ def _overall(up: bool, reports: list[ServiceReport]) -> str:
         return Health.UNHEALTHY
     well = all(report.health is not None and report.health.status is Health.HEALTHY for report in reports)
     return Health.HEALTHY if well else Health.DEGRADED
+
+
+def _unwell(reports: list[ServiceReport]) -> dict[str, str]:
+    """Why each service that is up is not healthy."""
+    return {
+        report.name: f"{report.health.status}: {report.health.details.get('reason', 'it gives no reason')}"
+        for report in reports
+        if report.health is not None and report.health.status is not Health.HEALTHY
+    }
 
 
 def _health(report: ServiceReport) -> schemas.ServiceHealth:

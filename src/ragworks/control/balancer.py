@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from ragworks.control.replicas import Outcome, Pick, ReplicaSet
+from ragworks.control.replicas import Outcome, Pick, ReplicaSet, ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record, Replica, unrecorded
 from ragworks.errors import NotReady, ReplicaLost
@@ -156,10 +156,14 @@ class Balancer:
 
     def stats(self) -> Mapping[str, float]:
         """How many replicas there are and can be called, who waits, and what happened since the start."""
-        views = self._replicas.views(self._clock.monotonic())
+        views = self.views()
         available = sum(view.life is Life.READY and view.health is not Health.UNHEALTHY for view in views)
         now = {"size": len(views), "available": available, "waiting": self._waiting, "retries_saved": self._saved}
-        return now | self._counts
+        return now | self._counts | {"ejections": self._replicas.ejections}
+
+    def views(self) -> tuple[ReplicaView, ...]:
+        """Each replica as it stands."""
+        return self._replicas.views(self._clock.monotonic())
 
     # picking
 

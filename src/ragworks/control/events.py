@@ -37,6 +37,7 @@ LEVELS: Mapping[str, str] = {
     "given_up": "warning",
     "panic_began": "warning",
     "refused": "warning",
+    "rejecting_began": "warning",
     "replica_ended": "warning",
     "replica_killed": "warning",
     "replica_restarts": "warning",

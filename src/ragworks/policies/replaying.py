@@ -15,7 +15,7 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, health, restarting, retrying
+from ragworks.policies import admission, ejecting, health, restarting, retrying, scaling
 
 Json = Any
 
@@ -25,6 +25,7 @@ POLICIES: Mapping[str, Callable[..., Any]] = {
     "health.judge": health.judge,
     "restarting.decide": restarting.decide,
     "retrying.decide": retrying.decide,
+    "scaling.decide": scaling.decide,
 }
 """Every policy whose decisions are events, by the name that events give. One that joins needs its row, and inputs in
 ``tests/unit/policies/test_replaying.py``."""

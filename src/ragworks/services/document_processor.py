@@ -15,6 +15,7 @@ from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
+from ragworks.policies.health import MachineSettings, Signal, queue_signal
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
 from ragworks.records import OpenWork, Requeued
@@ -84,6 +85,7 @@ class DocumentProcessor:
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
         self._oldest_s = 0.0
+        self._ended_at = clock.monotonic()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
         self._job_news: dict[str, asyncio.Event] = {}
@@ -101,6 +103,7 @@ class DocumentProcessor:
     # service
 
     async def initialize(self) -> None:
+        self._ended_at = self._clock.monotonic()
         await self._intake.look()
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
@@ -139,7 +142,15 @@ class DocumentProcessor:
         oldest_at = await self._queue.oldest_at()
         self._oldest_s = 0.0 if oldest_at is None else max(0.0, self._clock.now() - oldest_at)
         self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
-        return ServiceHealth(NAME, Health.HEALTHY, error_count=self._counts["processing_errors"], details=self.stats())
+        found, details = self._stuck(), dict(self.stats())
+        if found:
+            details["reason"] = found.reason
+        status = found.health if found else Health.HEALTHY
+        return ServiceHealth(NAME, status, error_count=self._counts["processing_errors"], details=details)
+
+    def _stuck(self) -> Signal | None:
+        quiet_s = self._clock.monotonic() - self._ended_at
+        return queue_signal(MachineSettings(), self._intake.load.documents, self._oldest_s, quiet_s)
 
     def stats(self) -> Mapping[str, Any]:
         average = sum(self._seconds) / len(self._seconds) if self._seconds else 0.0
@@ -211,6 +222,7 @@ class DocumentProcessor:
         if outcome.cost:
             self._learnt = learn(self._learnt, outcome.cost)
         self._intake.ended()
+        self._ended_at = self._clock.monotonic()
         self._seconds.append(seconds)
         self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
 

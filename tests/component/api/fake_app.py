@@ -228,6 +228,7 @@ class FakeEmbeddings:
 class FakeOrchestrator:
     def __init__(self) -> None:
         self.down: dict[str, str] = {}
+        self.health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
         self.scaled: list[tuple[str, int, str]] = []
 
     def require(self, name: str) -> None:
@@ -247,9 +248,8 @@ class FakeOrchestrator:
         return ServiceReport(name, "started", None, (), None, replicas, {})
 
     async def services(self) -> list[ServiceReport]:
-        health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
         replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2)
-        up = ServiceReport("vector_store", "started", None, (), health, (replica,), {"chunks": 2})
+        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2})
         return [up, *(ServiceReport(name, "failed", why, (), None, (), {}) for name, why in self.down.items())]
 
 

@@ -5,6 +5,7 @@ import re
 import httpx
 
 from component.api.fake_app import FakeApp
+from ragworks.types import Health, ServiceHealth
 
 
 async def test_the_process_is_alive_whatever_its_services_are(client: httpx.AsyncClient, app: FakeApp) -> None:
@@ -19,6 +20,14 @@ async def test_readiness_names_what_is_not_up_and_why(client: httpx.AsyncClient,
     answer = await client.get("/readyz?verbose")
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (503, "1", "not_ready")
     assert answer.json()["services"] == {"vector_store": "disk gone"}
+
+
+async def test_readiness_names_what_is_up_and_not_well_and_why(client: httpx.AsyncClient, app: FakeApp) -> None:
+    app.orchestrator.health = ServiceHealth("vector_store", Health.DEGRADED, details={"reason": "300 MiB are left"})
+    assert (await client.get("/readyz")).json() == {"ready": True}
+    answer = await client.get("/readyz?verbose")
+    assert answer.json() == {"ready": True, "services": {"vector_store": "degraded: 300 MiB are left"}}
+    assert (await client.get("/health")).json()["services"][0]["details"] == {"reason": "300 MiB are left"}
 
 
 async def test_health_sums_up_the_services(client: httpx.AsyncClient, app: FakeApp) -> None:

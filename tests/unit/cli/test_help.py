@@ -25,6 +25,7 @@ COMMANDS = [
     "eval",
     "bench crash",
     "config show",
+    "simulate scale",
 ]
 
 
