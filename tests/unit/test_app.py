@@ -23,6 +23,9 @@ from ragworks.settings import load
             "without a name, a password or a query .*host 'host'",
         ),
         ({"endpoint": {"model": "m", "urls": ["http://[/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a:port/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a/v1", "http://a/v1/"]}}, "a/v1 more than once"),
+        ({"endpoint": {"model": "m"}, "replicas": {"runtime": "process"}}, r"are its endpoint\.urls"),
         ({"endpoint": {"model": "m", "urls": []}}, "must name at least one"),
     ],
 )

@@ -34,6 +34,8 @@ LEVELS: Mapping[str, str] = {
     "crash_looping": "error",
     "service_failed": "error",
     "eject": "warning",
+    "ejected": "warning",
+    "held": "warning",
     "given_up": "warning",
     "panic_began": "warning",
     "refused": "warning",
