@@ -25,6 +25,9 @@ from ragworks.testing import ScriptedModel
             "without a name, a password or a query .*host 'host'",
         ),
         ({"endpoint": {"model": "m", "urls": ["http://[/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a:port/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a/v1", "http://a/v1/"]}}, "a/v1 more than once"),
+        ({"endpoint": {"model": "m"}, "replicas": {"runtime": "process"}}, r"are its endpoint\.urls"),
         ({"endpoint": {"model": "m", "urls": []}}, "must name at least one"),
     ],
 )

@@ -33,6 +33,7 @@ MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 LEVELS: Mapping[str, str] = {
     "service_failed": "error",
     "ejected": "warning",
+    "held": "warning",
     "given_up": "warning",
     "panic_began": "warning",
     "refused": "warning",

@@ -15,7 +15,7 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, health, restarting, retrying, scaling
+from ragworks.policies import admission, ejecting, health, holding, restarting, retrying, scaling
 
 Json = Any
 
@@ -23,6 +23,7 @@ POLICIES: Mapping[str, Callable[..., Any]] = {
     "admission.decide": admission.decide,
     "ejecting.judge": ejecting.judge,
     "health.judge": health.judge,
+    "holding.hold": holding.hold,
     "restarting.decide": restarting.decide,
     "retrying.decide": retrying.decide,
     "scaling.decide": scaling.decide,

@@ -19,6 +19,7 @@ from ragworks.policies import health, scaling
 from ragworks.policies.admission import Promise, QueueState
 from ragworks.policies.ejecting import EjectSettings, Seen, Standing
 from ragworks.policies.health import HealthSettings, HealthState
+from ragworks.policies.holding import Held
 from ragworks.policies.replaying import POLICIES, asked_again, decoded, encoded, replay
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
@@ -107,6 +108,13 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
             memory_percent=st.none() | st.floats(0, 100),
         ),
         "now": moments,
+    },
+    "holding.hold": {
+        "settings": retry_settings,
+        "held": st.builds(Held, st.integers(0, 9), moments),
+        "named_s": st.none() | st.floats(0, 3600),
+        "now": moments,
+        "rng": seeds,
     },
     "restarting.decide": {
         "settings": st.builds(RestartSettings, backoff=retry_settings, budget=st.integers(0, 5)),
