@@ -17,7 +17,8 @@ async def append(path: Path) -> None:
     log.open()
     while True:
         await log.append([an_event("x" * 500)] * 3)
-        print((await log.recent(limit=1))[0].id, flush=True)
+        sys.stdout.write(f"{(await log.recent(limit=1))[0].id}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ragworks.cli.failing import FAILED, run
 from ragworks.cli.options import AsJson, Config, Data, Place, Url
 from ragworks.cli.output import emit, say, table
 
+COLUMNS = ("time", "where", "action", "reason")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MOST_NUMBERS = 5
 # Moments on a clock that only the server knows, and what an operator set: neither is what decided.
@@ -91,7 +92,10 @@ def clock_time(at: float) -> str:
 def row(event: Mapping[str, Any]) -> tuple[Any, ...]:
     """An event on one line: when, who, what, why."""
     times = f" x{event['count']:,}" if event["count"] > 1 else ""
-    return clock_time(event["at"]), event["service"], event["replica"], f"{event['action']}{times}", event["reason"]
+    service, replica = event["service"], event["replica"] or ""
+    # A replica is mostly called after its service, and a line is short.
+    where = replica if replica.startswith(service) else f"{service} {replica}".strip()
+    return clock_time(event["at"]), where, f"{event['action']}{times}", " ".join(event["reason"].split())
 
 
 def numbers(event: Mapping[str, Any]) -> str:
@@ -133,7 +137,7 @@ def _paired(found: Sequence[Any], verdicts: Sequence[Any]) -> Iterator[tuple[Any
 
 
 def _print(found: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("time", "service", "replica", "action", "reason", "numbers", *(("again",) if verdicts else ()))
+    columns = (*COLUMNS, "numbers", *(("again",) if verdicts else ()))
     rows = [
         (*row(event), numbers(event), *((_told(verdict),) if verdict else ()))
         for event, verdict in _paired(found, verdicts)

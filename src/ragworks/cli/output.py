@@ -43,11 +43,12 @@ def emit(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Rows under their columns."""
+    """Rows under their columns, ``gap`` spaces apart."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
+    gap: int = 2
 
     def cells(self) -> list[list[str]]:
         return [["" if cell is None else harmless(str(cell)) for cell in row] for row in self.rows]
@@ -85,7 +86,7 @@ def _aligned(grid: Grid) -> Iterator[str]:
     rows = [grid.columns, *grid.cells()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield (" " * grid.gap).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _drawn(grid: Grid) -> Table:
@@ -93,7 +94,7 @@ def _drawn(grid: Grid) -> Table:
     from rich.text import Text
 
     cells = grid.cells()
-    made = Table(title=grid.title or None, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    made = Table(title=grid.title or None, title_justify="left", box=None, padding=(0, grid.gap, 0, 0), pad_edge=False)
     for place, column in enumerate(grid.columns):
         # The first column is what the next command wants, such as a job's id: a shortened one is of no use.
         whole = place == 0 and all(len(row[0]) <= WHOLE_WIDTH for row in cells)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ragworks.cli.explaining import clock_time, row
+from ragworks.cli.explaining import COLUMNS, clock_time, row
 from ragworks.cli.failing import FAILED, run
 from ragworks.cli.options import AsJson, Config, Data, Place, Url
 from ragworks.cli.output import Grid, drawn, emit, harmless, show
@@ -23,10 +23,7 @@ LAST_EVENTS = 3
 HEALTHS = ("healthy", "degraded", "unhealthy")
 
 SERVICE_COLUMNS = ("service", "state", "health", "replicas", "check", "reason")
-REPLICA_COLUMNS = (
-    "replica", "pid", "life", "health", "version", "in flight", "average", "errors", "cpu", "memory", "reason",
-)  # fmt: skip
-EVENT_COLUMNS = ("time", "service", "replica", "action", "reason")
+REPLICA_COLUMNS = ("replica", "pid", "life", "health", "ver", "calls", "average", "errors", "cpu", "mem")
 
 Found = dict[str, Any]
 
@@ -125,15 +122,16 @@ def _now() -> str:
 
 
 def _parts(found: Found) -> list[str | Grid]:
-    replicas = [_replica(one) for service in found["services"] for one in service["replicas"]]
+    replicas = [one for service in found["services"] for one in service["replicas"]]
     services = [_service(one, found["waiting"]) for one in found["services"]]
     parts: list[str | Grid] = [_headline(found)]
     if services:
         parts += ["", Grid(SERVICE_COLUMNS, services)]
     if replicas:
-        parts += ["", Grid(REPLICA_COLUMNS, replicas)]
+        parts += ["", Grid(REPLICA_COLUMNS, [_replica(one) for one in replicas], gap=1)]  # fits into 80 columns
+        parts += [harmless(f"{one['id']}: {' '.join(one['note'].split())}") for one in replicas if one.get("note")]
     if found["events"]:
-        parts += ["", Grid(EVENT_COLUMNS, [row(event) for event in found["events"]])]
+        parts += ["", Grid(COLUMNS, [row(event) for event in found["events"]])]
     return parts
 
 
@@ -168,7 +166,6 @@ def _replica(one: Mapping[str, Any]) -> tuple[Any, ...]:
         _per_cent(one.get("error_rate"), 100.0),
         _per_cent(one.get("cpu_usage")),
         _per_cent(one.get("memory_usage")),
-        one.get("note"),
     )
 
 
@@ -187,4 +184,4 @@ def _length(seconds: float | None) -> str | None:
 
 
 def _per_cent(value: float | None, scale: float = 1.0) -> str | None:
-    return None if value is None else f"{value * scale:.1f} %"
+    return None if value is None else f"{value * scale:.3g}%"

@@ -64,8 +64,8 @@ def said(capsys):
 def test_an_account_has_a_line_for_each_event_and_the_newest_is_last(folder, capsys):
     assert main(["why"]) == 0
     (header, first, last), _ = said(capsys)
-    assert header == "time service replica action reason numbers"
-    assert first.endswith("embeddings_service embeddings_service-0 replica_ended killed by signal 9")
+    assert header == "time where action reason numbers"
+    assert first.endswith(" embeddings_service-0 replica_ended killed by signal 9")
     assert "replica_restarts ended 3 times in a row, started again in" in last
     assert "failures=3" in last
 
