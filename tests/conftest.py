@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import strategies  # noqa: F401  # its profile: a busy machine may be slow in any test
 from stores import Opened, opened
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from ragworks.protocols import Service
@@ -36,6 +37,14 @@ class Usage:
 
     cpu_percent: float | None = None
     memory_bytes: int | None = None
+
+
+class Outcome(StrEnum):
+    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing of it but how long it took so far."""
+
+    OK = "ok"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Replica(Protocol):

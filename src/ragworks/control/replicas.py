@@ -9,11 +9,11 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 from statistics import median
 from typing import Any
 
+from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
@@ -23,16 +23,11 @@ from ragworks.types import Health, Life
 UNKNOWN_S = 1.0
 """Expected of a call before one has ended; compared only with others of which as little is known."""
 
+SHARES_S = 0.05
+"""How long shares of picks hold that grow over seconds: a pick among many new replicas need not work them out."""
+
 PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
 """The reason of a pick by tier; the first has that of its strategy."""
-
-
-class Outcome(StrEnum):
-    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing of it but how long it took so far."""
-
-    OK = "ok"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +111,8 @@ class ReplicaSet:
         self._tiers: list[list[Load]] = []
         self._ejected: list[_Replica] = []
         self._partial: list[_Replica] = []
+        self._shares: dict[str, float] = {}
+        self._shares_until = -math.inf
 
     def add(self, replica_id: str, now: float, *, slots: int = 1) -> None:
         """Healthy until told otherwise, as fast as the others until it shows, and started slowly beside them."""
@@ -151,6 +148,14 @@ class ReplicaSet:
         replica = self._replicas.get(replica_id)
         if replica:
             replica.load.cpu_percent, replica.load.memory_percent, replica.load.used = cpu_percent, memory_percent, 0
+
+    def note_failures(self, replica_id: str, failures: float, now: float) -> None:
+        """So many of its calls that were released as OK had failed after all, as some runtimes hear only later."""
+        replica = self._replicas.get(replica_id)
+        if replica and failures > 0:
+            replica.errors = min(replica.errors + failures, replica.calls)
+            replica.load.error_rate = replica.errors / replica.calls if replica.calls else 0.0
+            self._judge(replica, now)
 
     def pick(self, now: float, *, cost: float | None = None, tried: Collection[str] = ()) -> Pick | None:
         """Who gets a call of ``cost``: any number that grows with its work, such as input tokens.
@@ -203,15 +208,21 @@ class ReplicaSet:
         unhealthy = [replica for replica in serving if replica.health is Health.UNHEALTHY]
         self._tiers = [[replica.load for replica in tier] for tier in (well, self._ejected, unhealthy)]
         self._partial = [one for one in well if one.health is Health.DEGRADED or one.steady_at > -math.inf]
+        self._shares_until = -math.inf
         self._stale = False
 
     def _thinned(self, loads: Sequence[Load], now: float) -> Sequence[Load]:
         """Without those that sit out this pick, so that each has its share of picks, whatever the strategy."""
-        shares = {replica.load.replica_id: self._share(replica, now) for replica in self._partial}
-        most = max((shares.get(load.replica_id, 1.0) for load in loads), default=1.0)
-        return [load for load in loads if self._rng.random() * most < shares.get(load.replica_id, 1.0)] or [
-            load for load in loads if shares.get(load.replica_id, 1.0) == most
-        ]
+        if now >= self._shares_until:
+            shares = {replica.load.replica_id: self._share(replica, now) for replica in self._partial}
+            most = 1.0 if len(shares) < len(self._tiers[0]) else max(shares.values())
+            self._shares = {one: share / most for one, share in shares.items() if share < most}
+            self._shares_until = now + SHARES_S
+        shares = self._shares
+        if not shares:
+            return loads
+        draw = self._rng.random
+        return [one for one in loads if one.replica_id not in shares or draw() < shares[one.replica_id]] or loads
 
     def _share(self, replica: _Replica, now: float) -> float:
         settings = self._settings

@@ -15,7 +15,7 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, health, restarting, retrying
+from ragworks.policies import admission, ejecting, health, restarting, retrying, scaling
 
 Json = Any
 
@@ -25,6 +25,7 @@ POLICIES: Mapping[str, Callable[..., Any]] = {
     "health.judge": health.judge,
     "restarting.decide": restarting.decide,
     "retrying.decide": retrying.decide,
+    "scaling.decide": scaling.decide,
 }
 """Every policy whose decisions are events, by the name that events give. One that joins needs its row, and inputs in
 ``tests/unit/policies/test_replaying.py``."""
@@ -77,7 +78,10 @@ def encoded(value: Any) -> Json:
     """``value`` as JSON. Raises ValueError for what has no form here: functions, arrays, a Random for its seed."""
     if isinstance(value, Enum):
         return encoded(value.value)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        # Half a surrogate pair, as in the name of a file that is no UTF-8, could be neither stored nor sent.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))

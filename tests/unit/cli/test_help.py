@@ -24,7 +24,9 @@ COMMANDS = [
     "documents delete",
     "eval",
     "bench crash",
+    "simulate balance",
     "config show",
+    "simulate scale",
 ]
 
 
