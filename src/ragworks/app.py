@@ -18,6 +18,7 @@ from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control import machine
+from ragworks.control.endpoints import EndpointSet
 from ragworks.control.events import Journal
 from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
@@ -25,7 +26,7 @@ from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.control.replicas import ReplicaSet
 from ragworks.control_protocols import Event, Record, Replica, ReplicaSpec
 from ragworks.errors import CannotStart, StorageFull
-from ragworks.implementations import Factory, Implementation, chosen
+from ragworks.implementations import DEFAULT, Factory, Implementation, chosen
 from ragworks.models import choosing
 from ragworks.models.carried import BGE_SMALL_EN, locate
 from ragworks.models.extractive import ExtractiveGenerator
@@ -40,12 +41,20 @@ from ragworks.runtimes.processes import WorkerPool
 from ragworks.runtimes.replicas import ProcessRuntime
 from ragworks.runtimes.workers import WorkerReplicas
 from ragworks.services.document_processor import DocumentProcessor
-from ragworks.services.embedding_engine import NAME, BalancedEngine
+from ragworks.services.embedding_engine import NAME, BalancedEngine, EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService
 from ragworks.services.generation_service import GenerationService
 from ragworks.services.retrieval_service import RetrievalService
 from ragworks.services.vector_store import VectorStore
-from ragworks.settings import INLINE_ONLY, SERVICES, EmbeddingsSettings, GenerationSettings, ProcessorSettings, Settings
+from ragworks.settings import (
+    INLINE_ONLY,
+    SERVICES,
+    EmbeddingsSettings,
+    EndpointSettings,
+    GenerationSettings,
+    ProcessorSettings,
+    Settings,
+)
 from ragworks.storage.blobs import FileBlobs
 from ragworks.storage.documents import SqliteRows
 from ragworks.storage.events import SqliteEvents
@@ -124,6 +133,10 @@ class _Parts:
             on_outcome=on_outcome,
         )
 
+    def endpoints(self, service: str, settings: EndpointSettings, strategy: str, record: Record) -> EndpointSet:
+        replicas = ReplicaSet(BalanceSettings(strategy=strategy), EjectSettings(), self.rng, record)
+        return EndpointSet(service, settings.model, settings.urls, replicas, self.clock, self.rng, record=record)
+
     def engines(self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str) -> Group:
         """The replicas of embeddings_service, which share the cores unless the settings deal them out."""
         wanted = settings.replicas
@@ -161,7 +174,7 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
-        self.journal = Journal(parts.events, parts.clock)
+        self.journal = Journal(parts.events, parts.clock, self.metrics.event)
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,
@@ -169,22 +182,8 @@ class App:
             parts.clock,
             on_forgotten=lambda keys: self.embeddings_service.forget(keys),
         )
-        runtime = _runtime(settings.embeddings_service, serving)
-        self.engines = parts.engines(
-            settings.embeddings_service,
-            made_by["embeddings_service"],
-            self.journal.for_service("embeddings_service"),
-            runtime,
-        )
-        self.embeddings_service: EmbeddingsService = EmbeddingsService(
-            settings.embeddings_service,
-            BalancedEngine(self.engines.balancer.call),
-            self.vector_store,
-            parts.clock,
-            self._embedded,
-            # In this process a call of any size costs nothing to hand over, and is taken in turns text by text.
-            width=lambda: 0 if runtime == "inline" else len(self.engines.handles),
-        )
+        self.embeddings_service: EmbeddingsService
+        self.embeddings_service, self._embedding = self._embeddings(settings.embeddings_service, serving)
         self.document_processor: DocumentProcessor = made_by["document_processor"].factory(
             settings.document_processor,
             queue=parts.jobs,
@@ -214,17 +213,38 @@ class App:
         registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
         self.orchestrator: Orchestrator = Orchestrator(registry, parts.clock, parts.rng, self.journal.for_service)
         self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
-        self.metrics.watch_replicas("embeddings_service", self.engines.balancer.stats, self.engines.balancer.views)
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
+
+    def _embeddings(self, settings: EmbeddingsSettings, serving: bool) -> tuple[EmbeddingsService, Registration]:
+        """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
+        parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
+        front = partial(EmbeddingsService, settings, stored=self.vector_store, clock=parts.clock)
+        if settings.endpoint.model and made_by.name == DEFAULT:
+            endpoints = parts.endpoints(NAME, settings.endpoint, settings.replicas.strategy, record)
+            engine = EmbeddingEngine(settings, partial(choosing.remote_model, endpoints=endpoints))
+            service = front(engine=engine, on_embedded=self._embedded)
+            self.metrics.watch_replicas(NAME, endpoints.stats, endpoints.views)
+            because = "its replicas are those that embeddings_service.endpoint.urls names"
+            return service, self._registered(
+                NAME, _WithEngine(service, engine), replicas=endpoints, fixed_because=because
+            )
+        runtime = _runtime(settings, serving)
+        group = parts.engines(settings, made_by, record, runtime)
+        service = front(
+            engine=BalancedEngine(group.balancer.call),
+            on_embedded=self._embedded,
+            # In this process a call of any size costs nothing to hand over, and is taken in turns text by text.
+            width=lambda: 0 if runtime == "inline" else len(group.handles),
+        )
+        self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views)
+        return service, self._registered(NAME, service, replicas=group)
 
     def _registry(self) -> dict[str, Registration]:
         """The dependency table: what each service cannot start without, and what it merely wants."""
         return {
             "vector_store": self._registered("vector_store", self.vector_store),
-            "embeddings_service": self._registered(
-                "embeddings_service", self.embeddings_service, replicas=self.engines
-            ),
+            "embeddings_service": self._embedding,
             "document_processor": self._registered(
                 "document_processor",
                 self.document_processor,
@@ -328,6 +348,22 @@ class App:
         self.metrics.cache(int(stats["cache_hits"]), int(stats["cache_misses"]))
         if stats["cache_misses"]:
             self.metrics.embedding_call(kind, seconds)
+
+
+class _WithEngine:
+    """The front of remote embeddings and its engine, which start and end together and are as well as the engine."""
+
+    def __init__(self, front: EmbeddingsService, engine: EmbeddingEngine) -> None:
+        self._front, self._engine = front, engine
+        self.stats, self.check_health = front.stats, engine.check_health
+
+    async def initialize(self) -> None:
+        await self._engine.initialize()
+        await self._front.initialize()
+
+    async def shutdown(self) -> None:
+        await self._front.shutdown()
+        await self._engine.shutdown()
 
 
 class _OneModel:

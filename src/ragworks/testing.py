@@ -11,13 +11,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from ragworks.control_protocols import Event, ReplicaSpec, Usage
-from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
+from ragworks.control.endpoints import EndpointSet
+from ragworks.control.replicas import ReplicaSet
+from ragworks.control_protocols import Event, ReplicaSpec, Usage, unrecorded
+from ragworks.errors import EmbeddingFailed, NotReady, ReplicaGone, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
+from ragworks.policies.balancing import BalanceSettings
+from ragworks.policies.ejecting import EjectSettings
 from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
 from ragworks.services.embedding_engine import EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService, OnEmbedded
@@ -159,6 +164,12 @@ class LocalEmbeddings(EmbeddingsService):
     async def shutdown(self) -> None:
         await super().shutdown()
         await self.engine.shutdown()
+
+
+def endpoint_set(urls: Sequence[str], clock: Clock, **more: Any) -> EndpointSet:
+    """Endpoints as a server balances them, with a fixed seed."""
+    replicas = ReplicaSet(BalanceSettings(), EjectSettings(), Random(0), more.get("record", unrecorded))
+    return EndpointSet("embeddings_service", "some-model", urls, replicas, clock, Random(0), **more)
 
 
 class ScriptedEndpoint(HashingEmbedder):
@@ -369,7 +380,7 @@ class ManualReplica:
         check = verb == "check_health"
         if self.dead:
             self.calls_when_dead += 1
-            raise ReplicaLost(f"replica {self.id} has ended: {self._cause}")
+            raise ReplicaGone(f"replica {self.id} has ended: {self._cause}")
         if not check and (self._stopping or self.in_flight >= self.max_calls):
             raise NotReady(f"replica {self.id} takes no more calls")
         self.checks += check

@@ -69,7 +69,8 @@ class Replicas(Protocol):
 class Registration:
     """A service, what it cannot start without, and what it merely wants.
 
-    Without ``replicas`` it is its own and only one; ``inline_because`` says why there can be no other.
+    Without ``replicas`` it is its own and only one; ``inline_because`` says why there can be no other. Where it has
+    some, ``fixed_because`` says why there are as many as there are.
     """
 
     service: Service
@@ -77,6 +78,7 @@ class Registration:
     wants: tuple[str, ...] = ()
     replicas: Replicas | None = None
     inline_because: str = "it has no replicas"
+    fixed_because: str = ""
     implementation: str = "default"
     version: str = "1"
 
@@ -150,6 +152,8 @@ class Orchestrator:
         entry = self.registry[name]
         if entry.replicas is None:
             raise InvalidInput(f"{name} has one replica, in the server's process: {entry.inline_because}")
+        if entry.fixed_because:
+            raise InvalidInput(f"{name} cannot be scaled: {entry.fixed_because}")
         low, high = entry.replicas.bounds
         if not low <= instances <= high:
             raise InvalidInput(

@@ -113,6 +113,7 @@ class ReplicaSet:
         self._partial: list[_Replica] = []
         self._shares: dict[str, float] = {}
         self._shares_until = -math.inf
+        self._held: dict[str, float] = {}
 
     def add(self, replica_id: str, now: float, *, slots: int = 1) -> None:
         """Healthy until told otherwise, as fast as the others until it shows, and started slowly beside them."""
@@ -133,7 +134,26 @@ class ReplicaSet:
     def remove(self, replica_id: str) -> None:
         """Forget it; a pick that is still out may be released all the same. Harmless if it is not there."""
         self._replicas.pop(replica_id, None)
+        self._held.pop(replica_id, None)
         self._stale = True
+
+    def hold(self, replica_id: str, until: float) -> None:
+        """No pick before ``until``, not even when there is no other; then one at a time until a call ends well.
+
+        For a replica that says when it can be asked again. Never shortens an earlier hold.
+        """
+        if replica_id in self._replicas:
+            self._held[replica_id] = max(until, self._held.get(replica_id, until))
+
+    def free_at(self, now: float) -> float | None:
+        """When the first may be picked as far as holds say; None if that is when a call in flight ends."""
+        barred = self._barred(now)
+        times = [
+            self._held.get(name, now)
+            for name, replica in self._replicas.items()
+            if not replica.draining and (name not in barred or self._held[name] > now)
+        ]
+        return max(now, min(times)) if times else None
 
     def note_health(self, replica_id: str, health: Health, now: float) -> None:
         """What the health checker found. Who was unhealthy starts slowly again."""
@@ -167,9 +187,13 @@ class ReplicaSet:
         if self._stale:
             self._sort()
         self._turn += 1
-        due = self._due(now) if self._ejected and not tried else None
+        barred = self._barred(now) if self._held else ()
+        due = self._due(now, barred) if (self._ejected or self._held) and not tried else None
         if due:
-            return self._begin(due, now, cost, False, "trial of an ejected replica")
+            what = "an ejected" if due.out else "a held"
+            return self._begin(due, now, cost, False, f"trial of {what} replica")
+        if barred:
+            tried = {*tried, *barred}
         for tier, panic in zip(self._tiers, PANIC, strict=True):
             loads: Sequence[Load] = [load for load in tier if load.replica_id not in tried] if tried else tier
             if not panic and self._partial:
@@ -233,12 +257,19 @@ class ReplicaSet:
             replica.steady_at, self._stale = -math.inf, True
         return share
 
-    def _due(self, now: float) -> _Replica | None:
-        """An ejected replica whose time is over and whose trial nobody makes at the moment."""
-        for replica in self._ejected:
-            if replica.standing.until is not None and replica.standing.until <= now and not replica.load.active:
+    def _due(self, now: float, barred: Collection[str]) -> _Replica | None:
+        """Who was ejected or held until now, and has no call by which to show that it is back."""
+        held = [self._replicas[name] for name in self._held]
+        for replica in (*self._ejected, *(one for one in held if not one.draining)):
+            until = replica.standing.until
+            well = replica.health is not Health.UNHEALTHY and (until is None or until <= now)
+            if well and not replica.load.active and replica.load.replica_id not in barred:
                 return replica
         return None
+
+    def _barred(self, now: float) -> Collection[str]:
+        """Who is held, or was and has the one call that tries it."""
+        return {name for name, until in self._held.items() if until > now or self._replicas[name].load.active}
 
     def _begin(self, replica: _Replica, now: float, cost: float | None, again: bool, reason: str) -> Pick:
         load = replica.load
@@ -267,6 +298,8 @@ class ReplicaSet:
                 following = replica.waiting.popleft()
                 following._began_at = now
                 begin(load, following._expected_s, now)
+        if outcome is Outcome.OK and self._held.get(load.replica_id, math.inf) <= now:
+            del self._held[load.replica_id]
         self._learn(pick, now, outcome)
         if outcome is not Outcome.CANCELLED and pick._picked_at >= replica.ejected_at:
             self._count(replica, now - pick._picked_at, outcome, now)
