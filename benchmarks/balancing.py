@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 
 from ragworks.bench.machine import commit, machine
-from ragworks.cli.simulating import chosen
+from ragworks.cli.simulating_balance import chosen
 from ragworks.control.replicas import Outcome, ReplicaSet
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.policies.ejecting import EjectSettings

@@ -1,10 +1,11 @@
 """What a call to a Ray Serve deployment costs, and how large a part of the calls goes to its slow replica, by router.
 
 Usage: python benchmarks/ray_routing.py [--calls 600] [--callers 8] [--slow 0.2] [--fast 0.02] [--json]. Starts a Ray of
-one core on loopback and deploys the embedding engine three times, three replicas each: chosen among by Ray Serve's own
-router (power of two choices by queue length), by our ``round_robin`` and by our ``adaptive``. The model hashes words
-and sleeps, in the first replica of each for longer. Each caller sends one call after another. Caveats: one machine, one
-calling process, and a replica that is slow from the start; callers, router and replicas share the same cores.
+one core on loopback and deploys the embedding engine four times, three replicas each: chosen among by Ray Serve's own
+router (power of two choices by queue length), by our ``round_robin`` with and without ejection, and by our default. The
+model hashes words and sleeps, in the first replica of each for longer. Each caller sends one call after another.
+Caveats: one machine, one calling process, and a replica that is slow from the start; callers, router and replicas share
+the same cores.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ragworks.control.replicas import ReplicaSet
 from ragworks.control_protocols import ReplicaSpec
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.balancing import BalanceSettings
+from ragworks.policies.ejecting import EjectSettings
 from ragworks.runtimes.ray_deployed import Deployed
 from ragworks.runtimes.ray_serve import Routing, application
 from ragworks.services.embedding_engine import EmbeddingEngine
@@ -48,8 +50,9 @@ from ragworks.types import TextKind, Vectors
 
 ROUTERS = {
     "serve": None,
-    "round_robin": Routing(ReplicaSet, BalanceSettings("round_robin")),
-    "adaptive": Routing(ReplicaSet, BalanceSettings("adaptive")),
+    "round_robin": Routing(ReplicaSet, BalanceSettings("round_robin"), EjectSettings(max_ejected_share=0.0)),
+    "round_robin, outliers ejected": Routing(ReplicaSet, BalanceSettings("round_robin")),
+    "adaptive, outliers ejected": Routing(ReplicaSet),
 }
 NAMES = {"serve": "Ray Serve's own"}
 REPLICAS = 3
@@ -110,9 +113,10 @@ def measured(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def one(folder: Path, name: str, routing: Routing | None, given: argparse.Namespace) -> dict[str, Any]:
-    at = folder / f"calls-{name}"
+    number = list(ROUTERS).index(name)
+    at = folder / f"calls-{number}"
     at.mkdir()
-    app_name = f"engine-{name}"  # of its own: a process keeps the first router that it made for a deployment
+    app_name = f"engine-{number}"  # of its own: a process keeps the first router that it made for a deployment
     spec = ReplicaSpec("embeddings_service", engine, (at, given.slow, given.fast))
     app = application(spec, REPLICAS, routing, actor_options={"num_cpus": 0})
     serve.run(app, name=app_name, route_prefix=None)

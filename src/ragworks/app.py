@@ -174,7 +174,7 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
-        self.journal = Journal(parts.events, parts.clock)
+        self.journal = Journal(parts.events, parts.clock, self.metrics.event)
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,

@@ -16,6 +16,7 @@ from faults.test_disk import no_room
 from ragworks.app import App, build
 from ragworks.control.events import Journal
 from ragworks.errors import StorageFull
+from ragworks.policies.replaying import asked_again
 from ragworks.settings import EventSettings, load
 from ragworks.storage.events import SqliteEvents
 from ragworks.testing import FakeClock, until
@@ -84,9 +85,9 @@ async def test_a_journal_on_a_full_disk_says_it_once_and_keeps_what_waited(tmp_p
     log.close()
 
 
-def app(data: Path) -> App:
-    hashing = {"model_name": "hashing"}
-    return build(load(environ={}, server={"data": str(data)}, embeddings_service=hashing))
+def app(data: Path, **embeddings: object) -> App:
+    given = {"model_name": "hashing", **embeddings}
+    return build(load(environ={}, server={"data": str(data)}, embeddings_service=given))
 
 
 async def test_a_server_serves_though_it_can_keep_no_events(tmp_path: Path) -> None:
@@ -98,6 +99,22 @@ async def test_a_server_serves_though_it_can_keep_no_events(tmp_path: Path) -> N
             job = (await served.document_processor.process_documents("default", [upload])).processing_job_id
             assert (await served.document_processor.finished(job)).status == "completed"
             await until(lambda: any(line.get("action") == "events_not_kept" for line in logged))
+
+
+async def test_what_became_of_a_killed_replica_is_told_and_decided_again_also_after_a_restart(tmp_path: Path) -> None:
+    async with app(tmp_path / "data", replicas={"runtime": "process"}) as served:
+        services = {report.name: report for report in await served.orchestrator.services()}
+        [replica] = services["embeddings_service"].replicas
+        os.kill(replica.pid or 0, signal.SIGKILL)
+        with capture_logs() as logged:
+            await until(lambda: any(line.get("action") == "replica_restarts" for line in logged))
+    async with app(tmp_path / "data") as served:
+        events = await served.journal.recent(service="embeddings_service")
+    ended = next(event for event in events if event.action == "replica_ended")
+    restarts = next(event for event in events if event.action == "replica_restarts")
+    assert (ended.replica, restarts.replica) == (replica.id, replica.id)
+    assert "SIGKILL" in ended.reason
+    assert asked_again(restarts.policy, restarts.inputs, restarts.decision).same is True
 
 
 async def test_a_folder_of_an_older_ragworks_has_no_events_and_gets_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from ragworks.control_protocols import ReplicaSpec
 from ragworks.errors import InvalidInput, NotReady, RagworksError, ReplicaLost
-from ragworks.runtimes import replicas
+from ragworks.runtimes import packing, replicas
 from ragworks.runtimes.replicas import ProcessReplica, ProcessRuntime
 from ragworks.testing import settle, until
 from replica_services import Clinging, Dying, Echo, Stuck
@@ -85,10 +85,42 @@ async def test_a_replica_that_stood_still_goes_on_and_drops_what_was_given_up(re
     assert await replica.call("echo", "well") == "well"
 
 
+async def test_a_runtime_that_was_left_starts_nothing() -> None:
+    async with ProcessRuntime() as runtime:
+        start = asyncio.ensure_future(runtime.start(spec(), "echo-1"))
+        await asyncio.sleep(0)
+    with pytest.raises(ReplicaLost):
+        await start
+    assert not psutil.Process().children()
+
+
+async def test_a_child_imports_nothing_that_its_service_does_not_need() -> None:
+    """Its start is the time to full strength after a crash."""
+    code = "import sys, ragworks.runtimes.host; print({'numpy', 'psutil', 'structlog', 'httpx'} & set(sys.modules))"
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code,
+        stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (await child.communicate())[0] == b"set()\n"
+
+
 async def test_a_start_that_never_ends_leaves_no_process(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    start = asyncio.ensure_future(runtime.start(spec(Stuck, str(note)), "echo-1"))
+    await until(note.exists)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(3):
-            await runtime.start(spec(Stuck, str(tmp_path / "note")), "echo-1")
+        await asyncio.wait_for(start, 0.01)
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 13, 50])
+async def test_a_start_may_be_cancelled_at_any_moment(runtime: ProcessRuntime, turns: int) -> None:
+    start = asyncio.ensure_future(runtime.start(spec(), "echo-1"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
     assert not psutil.Process().children()
 
 
@@ -110,6 +142,15 @@ async def test_arguments_and_results_that_cannot_travel_fail_their_call_alone(re
         await replica.call("echo", lambda: None)
     with pytest.raises(RagworksError, match="pickle"):
         await replica.call("unpicklable")
+    assert await replica.call("echo", 1) == 1
+
+
+async def test_a_message_that_is_too_long_is_refused_before_it_is_sent(
+    replica: ProcessReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MOST_BYTES", 100_000)
+    with pytest.raises(InvalidInput, match=r"may have 100000 bytes, this has 8\d{5}"):
+        await replica.call("echo", np.zeros(100_000))
     assert await replica.call("echo", 1) == 1
 
 

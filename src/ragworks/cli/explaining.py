@@ -120,7 +120,7 @@ def _numbers(data: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def _verdict(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _print(found: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, A
 
 
 def _told(verdict: Mapping[str, Any]) -> str:
-    return str({True: "same", None: "no policy"}.get(verdict["same"], verdict["reason"]))
+    return str({True: "same", None: ""}.get(verdict["same"], verdict["reason"]))
 
 
 def _say_empty(service: str | None, since: str | None) -> None:

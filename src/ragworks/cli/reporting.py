@@ -16,7 +16,7 @@ from ragworks.cli.explaining import COLUMNS, clock_time, row
 from ragworks.cli.failing import FAILED, run
 from ragworks.cli.options import AsJson, Config, Data, Place, Url
 from ragworks.cli.output import Grid, drawn, emit, harmless, show
-from ragworks.errors import ClientError
+from ragworks.errors import ClientError, ServerProblem
 
 WATCH_EVERY_S = 2.0
 LAST_EVENTS = 3
@@ -54,7 +54,10 @@ async def _look(place: Place) -> Found:
     async with place.client() as client:
         ready, waiting = await client.ready()
         services = await client.services()
-        events = await client.events(service=None, since=0.0, limit=LAST_EVENTS)
+        try:
+            events = await client.events(service=None, since=0.0, limit=LAST_EVENTS)
+        except ServerProblem:  # the rest is worth showing, whatever is wrong with the log of events
+            events = []
         where = client.where
     processor = next((one for one in services if one["name"] == "document_processor"), {})
     stats = processor.get("stats") or {}

@@ -51,6 +51,7 @@ class Metrics:
         )
         self._active = Gauge("rag_active_connections", "HTTP requests being answered now", registry=self.registry)
         self._errors = self._counter("rag_errors", "Errors by their stable code", "code")
+        self._events = self._counter("rag_events", "Decisions and happenings, as `why` tells them", "service", "action")
         self._queue = Gauge("rag_queue_size", "Documents that wait or run", registry=self.registry)
         self._up = Gauge("rag_service_up", "1 while the service is up", ["service"], registry=self.registry)
         self._lag = self._histogram("rag_loop_lag_seconds", "Lateness of the event loop's wake-ups", LAG_SECONDS)
@@ -96,6 +97,9 @@ class Metrics:
 
     def error(self, code: str) -> None:
         self._errors.labels(code).inc()
+
+    def event(self, service: str, action: str) -> None:
+        self._events.labels(service, action).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stages.labels(str(stage)).observe(seconds)
@@ -169,6 +173,8 @@ class Metrics:
         for family, values in known:
             for value in values:
                 family.labels(value)
+        for service in SERVICES:
+            self._events.labels(service, "refused")
         self.expect_route("unmatched", "GET", 404)
 
 

@@ -23,6 +23,9 @@ from ragworks.types import Health, Life
 UNKNOWN_S = 1.0
 """Expected of a call before one has ended; compared only with others of which as little is known."""
 
+SHARES_S = 0.05
+"""How long shares of picks hold that grow over seconds: a pick among many new replicas need not work them out."""
+
 PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
 """The reason of a pick by tier; the first has that of its strategy."""
 
@@ -109,6 +112,8 @@ class ReplicaSet:
         self._ejected: list[_Replica] = []
         self._partial: list[_Replica] = []
         self._held: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+        self._shares_until = -math.inf
 
     def add(self, replica_id: str, now: float, *, slots: int = 1) -> None:
         """Healthy until told otherwise, as fast as the others until it shows, and started slowly beside them."""
@@ -227,15 +232,21 @@ class ReplicaSet:
         unhealthy = [replica for replica in serving if replica.health is Health.UNHEALTHY]
         self._tiers = [[replica.load for replica in tier] for tier in (well, self._ejected, unhealthy)]
         self._partial = [one for one in well if one.health is Health.DEGRADED or one.steady_at > -math.inf]
+        self._shares_until = -math.inf
         self._stale = False
 
     def _thinned(self, loads: Sequence[Load], now: float) -> Sequence[Load]:
         """Without those that sit out this pick, so that each has its share of picks, whatever the strategy."""
-        shares = {replica.load.replica_id: self._share(replica, now) for replica in self._partial}
-        most = max((shares.get(load.replica_id, 1.0) for load in loads), default=1.0)
-        return [load for load in loads if self._rng.random() * most < shares.get(load.replica_id, 1.0)] or [
-            load for load in loads if shares.get(load.replica_id, 1.0) == most
-        ]
+        if now >= self._shares_until:
+            shares = {replica.load.replica_id: self._share(replica, now) for replica in self._partial}
+            most = 1.0 if len(shares) < len(self._tiers[0]) else max(shares.values())
+            self._shares = {one: share / most for one, share in shares.items() if share < most}
+            self._shares_until = now + SHARES_S
+        shares = self._shares
+        if not shares:
+            return loads
+        draw = self._rng.random
+        return [one for one in loads if one.replica_id not in shares or draw() < shares[one.replica_id]] or loads
 
     def _share(self, replica: _Replica, now: float) -> float:
         settings = self._settings

@@ -6,6 +6,7 @@ Both are learnt from what calls took, so neither speeds nor sizes need to be con
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 REMEMBERED = 300.0
@@ -155,12 +156,16 @@ def average(load: Load, response_s: float) -> None:
 
 
 def learn(load: Load, ratio: float, *, again: bool, best: float) -> None:
-    """A call took ``ratio`` times what was expected at pace 1. If it was made to look ``again`` at a replica that had
-    long not been picked, what was known is old and counts as little as this; if it was fast, another look comes soon.
+    """A call took ``ratio`` times what was expected at pace 1.
+
+    If it was made to look ``again`` at a replica that had long not been picked, what was known is old: the pace goes
+    half of the way, in proportion, since one that hung may seem hundreds of times slower. After a fast answer another
+    look comes soon.
     """
     if again:
-        load.known = 1.0
+        load.known = 2.0
+        load.pace = math.sqrt(load.pace * ratio)
+        load.patience = min(load.patience * 2, MOST_PATIENCE) if ratio > SLOW * best else PATIENCE
+        return
     load.known = min(load.known + 1.0, KNOWN)
     load.pace += (ratio - load.pace) / load.known
-    if again:
-        load.patience = min(load.patience * 2, MOST_PATIENCE) if ratio > SLOW * best else PATIENCE

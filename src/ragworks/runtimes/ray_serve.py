@@ -109,7 +109,7 @@ class Hosted:
             with self._counted():
                 answer = verb_of(self._service, verb)(*arguments, **named)
                 return await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:  # whatever it is, the caller shall get it as it is
+        except Exception as error:  # whatever it is, the caller shall hear of it
             return Raised.of(error)
 
     async def stream(

@@ -36,11 +36,13 @@ class ProcessRuntime:
     def __init__(self, *, max_calls: int = MAX_CALLS, niceness: int = 0) -> None:
         self._max_calls, self._niceness = max_calls, niceness
         self._replicas: set[ProcessReplica] = set()
+        self._left = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._left = True
         await asyncio.shield(asyncio.gather(*(replica.kill() for replica in list(self._replicas))))
 
     async def start(self, spec: ReplicaSpec, replica_id: str) -> ProcessReplica:
@@ -62,6 +64,8 @@ class ProcessRuntime:
         replica.keeper.add_done_callback(lambda _: self._replicas.discard(replica))
         self._replicas.add(replica)
         try:
+            if self._left:  # while the process was born
+                raise ReplicaLost(f"{replica_id} was not started: the runtime is closed")
             await replica.initialize(parts)
         except BaseException:
             await asyncio.shield(replica.kill())

@@ -102,9 +102,10 @@ class SqliteEvents:
         except DataFolderDamaged as error:
             aside = self.path.with_name(f"{self.path.name}.damaged")
             self._let_go()
-            os.replace(self.path, aside)
-            for rest in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be moved stays, and events are not kept
+                os.replace(self.path, aside)
+                for rest in ("-wal", "-shm"):
+                    self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
             log.error("events_damaged", action="events_damaged", error=str(error), kept_as=str(aside))
 
     def _opened(self) -> sqlite3.Connection:

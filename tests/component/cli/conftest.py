@@ -192,6 +192,8 @@ class FakeServer:
         return JSONResponse({"name": name, "replicas": [{"id": f"{name}-{n}", **replica} for n in range(many)]})
 
     async def _listed_events(self, request):
+        if self.refusals:
+            return self.refusals.pop(0)
         self.asked.append(dict(request.query_params))
         found = self.events[-int(request.query_params["limit"]) :]
         return JSONResponse({"data": found, "has_more": False, "last_id": None})

@@ -85,6 +85,12 @@ def test_status_shows_services_replicas_queue_and_events_and_succeeds_when_ready
     assert lines[-1].endswith(" embeddings_service-3 eject 3 errors in a row; out for 5 s")
 
 
+def test_events_that_cannot_be_read_do_not_hide_the_rest(capsys, server):
+    server.refuse(507, "storage_full")
+    assert main(["status"]) == 0
+    assert "document_processor" in capsys.readouterr().out
+
+
 def test_what_is_not_known_is_left_empty_and_never_zero(capsys):
     assert main(["status"]) == 0
     [replica] = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("1 ")]

@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from ragworks.control.events import (
     BURST,
     FLUSH_EVERY_S,
-    MAX_INPUT_CHARACTERS,
+    MAX_CHARACTERS,
+    MAX_REASON,
     MAX_WAITING,
     RETRY_S,
     WINDOW_S,
@@ -84,7 +85,7 @@ async def test_a_decision_is_kept_so_that_its_policy_can_be_asked_again(record: 
     )
     inputs = {
         "settings": EjectSettings(), "seen": Seen(errors_in_row=3), "standing": Standing(),
-        "peers_response_s": [0.1], "ejected": 0, "replicas": 2, "now": 1.0,
+        "peers_response_s": [0.1], "out": 0, "replicas": 2, "now": 1.0,
     }  # fmt: skip
     verdict = judge(**inputs)
     record(verdict.action, reason=verdict.reason, policy="ejecting.judge", inputs=inputs, decision=verdict)
@@ -106,11 +107,11 @@ async def test_leaving_keeps_what_still_waits(kept: MemoryEvents, clock: FakeClo
 
 async def test_each_event_is_one_line_of_the_log_by_its_severity(record: Record, logged) -> None:
     record("replica_started", reason="ready", replica="e-1")
-    record("eject", reason="errors")
+    record("ejected", reason="errors")
     record("restarts", reason="again", decision={"crash_loop": True})
     assert [(line["action"], line["log_level"]) for line in logged] == [
         ("replica_started", "info"),
-        ("eject", "warning"),
+        ("ejected", "warning"),
         ("restarts", "error"),
     ]
 
@@ -125,6 +126,14 @@ async def test_a_flood_is_counted_and_one_event_a_minute_stands_for_it(record: R
     assert [event.count for event in kept.kept] == [1] * BURST + [1000 - BURST, 1000, 1000]
     assert sum(event.count for event in kept.kept) == 3000
     assert len([line for line in logged if line["action"] == "refused"]) == BURST + 3
+
+
+async def test_each_event_is_heard_of_also_those_that_are_only_counted(kept: MemoryEvents, clock: FakeClock) -> None:
+    heard: list[tuple[str, str]] = []
+    async with Journal(kept, clock, lambda *event: heard.append(event)) as journal:
+        for _ in range(100):
+            journal.for_service("vector_store")("refused", reason="flood")
+    assert heard == [("vector_store", "refused")] * 100
 
 
 async def test_after_a_quiet_minute_each_event_is_kept_again(record: Record, kept, clock) -> None:
@@ -196,11 +205,27 @@ async def test_inputs_that_are_no_data_or_too_much_cost_the_inputs_and_not_the_e
     record: Record, kept, clock
 ) -> None:
     record("scaled", reason="a mistake", policy="retrying.decide", inputs={"rng": Random(0)})
-    record("scaled", reason="too much", policy="retrying.decide", inputs={"text": "x" * MAX_INPUT_CHARACTERS})
+    record("scaled", reason="too much", policy="retrying.decide", inputs={"text": "x" * MAX_CHARACTERS})
     await clock.advance(1)
     assert reasons(kept) == ["a mistake", "too much"]
     assert [event.policy for event in kept.kept] == ["", ""]
     assert all("not_kept" in event.inputs for event in kept.kept)
+
+
+async def test_a_decision_that_is_too_much_keeps_its_numbers(record: Record, kept, clock) -> None:
+    decision = {"delay_s": 5.0, "promises": ["x" * 100] * MAX_CHARACTERS}
+    record("refused", reason="y" * 10_000, policy="admission.decide", decision=decision)
+    await clock.advance(1)
+    assert (kept.kept[0].decision, kept.kept[0].policy) == ({"delay_s": 5.0}, "")
+    assert len(kept.kept[0].reason) == MAX_REASON
+
+
+async def test_the_name_of_a_file_that_is_no_text_spoils_no_other_event(record: Record, kept, clock) -> None:
+    """SQLite refused half a surrogate pair, and with it every event that waited beside it, again and again."""
+    record("refused", reason="cannot read b\udcff.txt", inputs={"name": "b\udcff.txt"})
+    await clock.advance(1)
+    assert kept.kept[0].reason == "cannot read b?.txt"
+    assert kept.kept[0].inputs == {"name": "b?.txt"}
 
 
 async def test_being_cancelled_while_it_writes_keeps_what_it_writes_once(clock: FakeClock) -> None:

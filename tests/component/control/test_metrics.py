@@ -36,6 +36,7 @@ def test_what_is_reported_is_counted() -> None:
     metrics.citations(2, 1)
     metrics.error("queue_full")
     metrics.loop_lag(0.002)
+    metrics.event("document_processor", "refused")
     assert {
         'rag_stage_duration_seconds_sum{stage="parsing"} 0.2',
         'rag_documents_total{outcome="completed"} 1.0',
@@ -48,6 +49,7 @@ def test_what_is_reported_is_counted() -> None:
         'rag_citations_total{outcome="removed"} 1.0',
         'rag_errors_total{code="queue_full"} 1.0',
         "rag_loop_lag_seconds_count 1.0",
+        'rag_events_total{action="refused",service="document_processor"} 1.0',
     } <= set(lines(metrics))
 
 

@@ -176,6 +176,12 @@ def test_a_degraded_replica_gets_less_traffic_not_none(strategy) -> None:
     assert 20 <= counts["ill"] <= 319
 
 
+def test_a_retry_finds_a_degraded_replica_when_the_healthy_one_was_tried() -> None:
+    replicas = made("well", "ill")
+    replicas.note_health("ill", Health.DEGRADED, 0.0)
+    assert {picked(replicas, tried=["well"]).replica_id for _ in range(50)} == {"ill"}
+
+
 def test_when_all_are_degraded_all_serve_as_if_they_were_healthy() -> None:
     replicas = made("a", "b", strategy="round_robin")
     for one in "ab":
@@ -329,6 +335,22 @@ def test_adaptive_learns_who_is_slow_and_forgets_when_it_recovers() -> None:
     assert share(2000, 1.0) > 0.1
 
 
+def test_a_replica_that_hung_gets_its_share_again_soon_after_it_goes_on() -> None:
+    """Its late answers make it seem hundreds of times slower."""
+    replicas = made(*"abcd", slots=8)
+    for turn in range(200):
+        served(replicas, float(turn))
+    hung = [pick for pick in (picked(replicas, 200.0) for _ in range(40)) if pick.replica_id == "a"]
+    for pick in hung:
+        pick.release(260.0, Outcome.OK)
+    assert max(view.pace for view in replicas.views(260.0)) > 50
+    for turn in range(400):
+        served(replicas, 300.0 + turn)
+    after = Counter(served(replicas, 1000.0 + turn) for turn in range(400))
+    # A quarter is 100; five standard deviations of a binomial count are 43.
+    assert after["a"] > 57
+
+
 def test_adaptive_sends_a_long_call_where_a_short_one_is_ahead() -> None:
     replicas = made("a", "b", slots=1)
     for turn in range(200):
@@ -406,6 +428,11 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
             one = data.draw(st.sampled_from(sorted(self.here)))
             self.replicas.note_health(one, health, self.now)
             self.here[one] = health
+
+    @rule(data=st.data(), failures=st.floats(0, 5))
+    def note_failures(self, data: st.DataObject, failures: float) -> None:
+        one = data.draw(st.sampled_from([*self.here, "nobody"]))
+        self.replicas.note_failures(one, failures, self.now)
 
     @rule(data=st.data(), cost=st.none() | st.floats(0, 1e5), times=st.integers(1, 8))
     def pick(self, data: st.DataObject, cost: float | None, times: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragworks.policies import health
+from ragworks.policies import health, scaling
 from ragworks.policies.admission import Promise, QueueState
 from ragworks.policies.ejecting import EjectSettings, Seen, Standing
 from ragworks.policies.health import HealthSettings, HealthState
@@ -23,12 +23,40 @@ from ragworks.policies.holding import Held
 from ragworks.policies.replaying import POLICIES, asked_again, decoded, encoded, replay
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
+from ragworks.policies.scaling import POLICIES as SCALERS
+from ragworks.policies.scaling import Load, ScaleSpec, ScaleState
 from ragworks.types import Health
 
 moments = st.floats(0, 1e6)
 counts = st.integers(0, 2000)
 seeds = st.integers(0, 2**32)
 retry_settings = st.builds(RetrySettings, st.integers(1, 9), st.floats(0.01, 10), st.floats(0.01, 100))
+
+loads = st.none() | st.builds(
+    Load,
+    instances=st.integers(1, 9),
+    ready=st.integers(0, 9),
+    slots=st.integers(1, 4),
+    concurrency=st.none() | st.floats(0, 100) | st.just(math.inf),
+    queue_size=st.none() | st.integers(0, 200),
+    arrived=st.none() | st.integers(0, 200),
+    completed=st.none() | st.integers(0, 200),
+    service_s=st.none() | st.floats(0.01, 10),
+    response_s=st.none() | st.floats(0.01, 10),
+    error_percent=st.none() | st.floats(0, 100),
+    cpu_percent=st.none() | st.floats(0, 100),
+    memory_percent=st.none() | st.floats(0, 100),
+)
+
+
+@st.composite
+def scale_states(draw: st.DrawFn) -> ScaleState:
+    """What a scaler remembers after a while, which no generator of fields would come by."""
+    state, spec = ScaleState(), ScaleSpec(policy=draw(st.sampled_from(sorted(SCALERS))))
+    for n, seen in enumerate(draw(st.lists(loads, max_size=6))):
+        state = scaling.decide(spec, seen, state, 1e6 - 300.0 + 30.0 * n).state
+    return state
+
 
 INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "admission.decide": {
@@ -50,9 +78,9 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "ejecting.judge": {
         "settings": st.builds(EjectSettings, max_ejected_share=st.floats(0, 1)),
         "seen": st.builds(Seen, st.floats(0, 50), st.floats(0, 50), st.integers(0, 5), st.none() | moments),
-        "standing": st.builds(Standing, st.none() | moments, st.integers(0, 9)),
+        "standing": st.builds(Standing, st.none() | moments, st.integers(0, 9), st.just(-math.inf) | moments),
         "peers_response_s": st.lists(moments, max_size=4),
-        "ejected": st.integers(0, 4),
+        "out": st.integers(0, 4),
         "replicas": st.integers(1, 5),
         "now": moments,
     },
@@ -107,6 +135,12 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "attempts": st.integers(1, 9),
         "transient": st.booleans(),
         "rng": seeds,
+    },
+    "scaling.decide": {
+        "spec": st.builds(ScaleSpec, st.sampled_from(sorted(SCALERS)), max_fed=st.none() | st.integers(1, 9)),
+        "seen": loads,
+        "state": scale_states(),
+        "now": st.floats(1e6, 2e6),
     },
 }
 
