@@ -144,7 +144,7 @@ async def test_endpoints_are_shown_as_replicas_and_why_one_is_left_alone_is_told
             bad.always = problem(429, "sk-very-secret is over its quota", Retry_After="3600")
             bad.requests.clear()  # it may have been asked at the start
             for number in range(300):  # and is asked again at the latest when it was not picked for 128 times
-                asked = await http.post("/v1/embeddings", json={"model": "m", "input": f"text {number}"})
+                asked = await http.post("/v1/embeddings", json={"model": "m", "input": f"text {number:03}"})
                 assert asked.status_code == 200
                 if bad.requests:
                     break
