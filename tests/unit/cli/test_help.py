@@ -26,6 +26,7 @@ COMMANDS = [
     "bench crash",
     "config show",
     "simulate scale",
+    "plan",
 ]
 
 
