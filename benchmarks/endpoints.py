@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Any
 
 import httpx
@@ -35,7 +34,7 @@ from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.protocols import Model, RemoteModel
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
-from ragworks.testing import LocalEmbeddings
+from ragworks.testing import LocalEmbeddings, endpoint_set
 from ragworks.types import TextKind, Vectors
 
 NO_PREFIX: Any = {"question": "", "passage": ""}
@@ -59,7 +58,7 @@ async def measured(delay_s: float, documents: int, concurrency: int | None) -> d
     """One run; without ``concurrency`` that of blocking calls."""
     async with slow_server(delay_s) as (url, asked):
         endpoint = EndpointSettings(model="hashing", urls=(url,), concurrency=concurrency or 4, dimension=256)
-        remote = OpenAIEmbedder(endpoint, NO_PREFIX, SystemClock(), Random(0))
+        remote = OpenAIEmbedder(endpoint, NO_PREFIX, endpoint_set((url,), SystemClock()), SystemClock())
         model: Model | RemoteModel = Blocking(url) if concurrency is None else remote
         size = REQUEST_TEXTS * (4 if concurrency is None else 1)
         settings = EmbeddingsSettings(batch_size=size, batch_tokens=10**9, endpoint=endpoint)

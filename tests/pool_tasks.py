@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ragworks.errors import QueueFull
@@ -46,6 +47,11 @@ def fill_memory(size: int, report: Report) -> None:
     held = b"x" * size
     report(len(held))
     signal.pause()
+
+
+def read_pipe(path: str, _: Report) -> str:
+    """What somebody writes to the pipe, once they do."""
+    return Path(path).read_text(encoding="utf-8")
 
 
 def noise(_: Report) -> str:

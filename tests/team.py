@@ -31,7 +31,7 @@ class Recorded:
 
 
 class Team:
-    """Replicas a, b, c … behind a balancer, as a supervisor would keep them."""
+    """Replicas a, b, c … behind a balancer, as a supervisor would keep them; none is ejected without ``ejecting``."""
 
     def __init__(
         self,
@@ -39,10 +39,14 @@ class Team:
         strategy: str = "round_robin",
         settings: CallSettings | None = None,
         absence: Absence = unexplained,
+        ejecting: EjectSettings | None = None,
     ) -> None:
         self.clock, self.recorded = FakeClock(), Recorded()
         self.set = ReplicaSet(
-            BalanceSettings(strategy=strategy, slow_start_s=0.0), EjectSettings(max_ejected_share=0.0), Random(7)
+            BalanceSettings(strategy=strategy, slow_start_s=0.0),
+            ejecting or EjectSettings(max_ejected_share=0.0),
+            Random(7),
+            self.recorded,
         )
         self.replicas: dict[str, ManualReplica] = {}
         self.given_up: list[tuple[str, str]] = []
@@ -55,9 +59,9 @@ class Team:
     def __getitem__(self, name: str) -> ManualReplica:
         return self.replicas[name]
 
-    def add(self, name: str) -> ManualReplica:
-        self.replicas[name] = ManualReplica(name, self.clock)
-        self.set.add(name, self.clock.monotonic())
+    def add(self, name: str, slots: int = 1) -> ManualReplica:
+        self.replicas[name] = ManualReplica(name, self.clock, slots=slots)
+        self.set.add(name, self.clock.monotonic(), slots=slots)
         self.balancer.changed()
         return self.replicas[name]
 

@@ -166,6 +166,16 @@ class Client:
     async def services(self) -> list[Json]:
         return list((await self._json("GET", "/v1/services"))["data"])
 
+    async def scale(self, service: str, instances: int) -> Json:
+        """The service as it is once new replicas were tried, or those that were too many have drained."""
+        return await self._json("POST", f"/v1/services/{_segment(service)}/scale", json={"instances": instances})
+
+    async def events(self, *, service: str | None, since: float, limit: int) -> list[Json]:
+        """The newest events, oldest first."""
+        params = {"service": service, "since": since, "limit": limit}
+        given = {name: value for name, value in params.items() if value is not None}
+        return list((await self._json("GET", "/v1/events", params=given))["data"])
+
     async def ready(self) -> tuple[bool, Json]:
         """Whether search can be answered, and which services are not up, with the reason."""
         response = await self._once("GET", "/readyz", params={"verbose": ""})
@@ -284,6 +294,19 @@ async def connect(
         )
         await stack.enter_async_context(http)
         yield Client(http, address or data, patience_s=patience_s)
+
+
+async def kept_events(settings: Settings, *, service: str | None, since: float, limit: int) -> list[Json]:
+    """As Client.events, of a data folder that no server has open: read where it lies, nothing is opened or started.
+
+    Raises InvalidInput if the folder is not there.
+    """
+    _require_folder(settings.server.data)
+    from ragworks.api.schemas import event
+    from ragworks.app import kept_events
+
+    found = await kept_events(settings, service=service, since=since, limit=limit)
+    return [event(one).model_dump(mode="json") for one in found]
 
 
 async def live_server(data: str) -> str | None:

@@ -1,15 +1,20 @@
 """The seams of the control plane: what runs a replica, and where its decisions are kept.
 
-Read downwards: what a replica is made of, the replica, the place where it lives, the record of decisions.
+Read downwards: what a replica is made of, the replica, the place where it lives, replicas that live elsewhere, the
+record of decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from ragworks.protocols import Service
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,14 @@ class Usage:
     memory_bytes: int | None = None
 
 
+class Outcome(StrEnum):
+    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing of it but how long it took so far."""
+
+    OK = "ok"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class Replica(Protocol):
     """A service that runs somewhere; its verbs are called by name.
 
@@ -48,12 +61,13 @@ class Replica(Protocol):
     id: str
     spec: ReplicaSpec
     pid: int
+    slots: int
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         """What the verb returns; arrays arrive read-only. Cancelling cancels it there, too, as does the timeout.
 
         Raises what the verb raises, TimeoutError, and ReplicaLost when the replica ended before it answered: whether
-        the verb took effect is then unknown.
+        the verb took effect is then unknown. It did not when that is a ReplicaGone.
         """
         ...
 
@@ -88,6 +102,43 @@ class Runtime(Protocol):
 
         Raises what ``initialize`` raises, or ReplicaLost when it ended before it was ready.
         """
+        ...
+
+
+class EndpointFailed(Exception):
+    """One endpoint gave no usable answer. ``retry_after_s`` is set if it named a time.
+
+    ``suspect``: it failed inside, which may be the request's doing. ``misconfigured``: somebody has to mend a setting,
+    so nothing is gained by leaving it alone for long.
+    """
+
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, *, suspect: bool = False, misconfigured: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.retry_after_s, self.suspect, self.misconfigured = retry_after_s, suspect, misconfigured
+
+
+def endpoint_id(url: str) -> str:
+    """Host, port and path: what tells endpoints apart and holds no secret."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+
+class Endpoints(Protocol):
+    """The base URLs at which a remote model is served: replicas that others run.
+
+    A request is tried at one after the other at once, and at none before the time that it named. ``ask`` raises
+    EndpointFailed where the endpoint is to blame; whatever else it raises is the answer. ``cost`` grows with the work.
+    """
+
+    async def call(self, ask: Callable[[str], Awaitable[T]], *, cost: float | None = None) -> T:
+        """What ``ask`` returns for one of the URLs. Raises EndpointUnavailable when none gave an answer."""
+        ...
+
+    def stream(self, ask: Callable[[str], AsyncGenerator[T, None]], *, cost: float | None = None) -> AsyncIterator[T]:
+        """What ``ask`` yields, all from one URL: another is asked only before the first item. Raises as ``call``."""
         ...
 
 

@@ -8,6 +8,7 @@ RagworksError
 │   ├── CollectionNotFound
 │   ├── DocumentNotFound
 │   ├── JobNotFound
+│   ├── ServiceNotFound
 │   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
@@ -19,6 +20,7 @@ RagworksError
 │   ├── SubmissionTooLarge       could never fit
 │   ├── NotReady                 a service is still starting, or down
 │   ├── ReplicaLost              a replica ended before it answered
+│   │   └── ReplicaGone          it had ended before it was asked
 │   └── EndpointUnavailable      no endpoint of a remote model can be asked now
 ├── StorageFull                  disk full or read-only; nothing was changed
 ├── CannotStart                  this process cannot serve
@@ -40,6 +42,8 @@ RagworksError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class RagworksError(Exception):
@@ -87,6 +91,14 @@ class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}; `ragworks jobs` lists them")
         self.job_id = job_id
+
+
+class ServiceNotFound(NotFound):
+    code = "service_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
+        self.name = name
 
 
 class DeadLetterNotFound(NotFound):
@@ -164,6 +176,12 @@ class ReplicaLost(Refused):
     code = "replica_lost"
     transient = True
     retry_after_s = 1.0
+
+
+class ReplicaGone(ReplicaLost):
+    """The replica had ended before it was asked: nothing was done with the call."""
+
+    code = "replica_gone"
 
 
 class EndpointUnavailable(Refused):

@@ -199,6 +199,10 @@ class JobQueue(Protocol):
         """What waits or runs."""
         ...
 
+    async def oldest_at(self) -> float | None:
+        """When the document that has waited longest was submitted, seconds since the epoch; None when none waits."""
+        ...
+
     async def claim(self, held: Iterable[str] = ()) -> Task | None:
         """The next task, leased to this attempt, fair between collections and jobs; None when none may start.
 

@@ -7,15 +7,22 @@ import heapq
 import itertools
 import math
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from ragworks.control_protocols import ReplicaSpec, Usage
-from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
+from ragworks.control.endpoints import EndpointSet
+from ragworks.control.replicas import ReplicaSet
+from ragworks.control_protocols import Event, ReplicaSpec, Usage, unrecorded
+from ragworks.errors import EmbeddingFailed, NotReady, ReplicaGone, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
+from ragworks.policies.balancing import BalanceSettings
+from ragworks.policies.ejecting import EjectSettings
 from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
 from ragworks.services.embedding_engine import EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService, OnEmbedded
@@ -78,6 +85,30 @@ async def until(condition: Callable[[], object], turns: int = 20_000) -> None:
     raise AssertionError("the awaited condition never came to hold")
 
 
+class MemoryEvents:
+    """An EventLog in memory, of ``keep`` events. While ``error`` is set, nothing can be kept."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self.kept: deque[Event] = deque(maxlen=keep)
+        self.error: Exception | None = None
+        self._ids = itertools.count(1)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.kept.extend(replace(event, id=next(self._ids)) for event in events)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        found = [
+            event
+            for event in self.kept
+            if service in (None, event.service) and event.at >= since and event.id > (after or 0)
+        ]
+        return found[-limit:] if after is None else found[:limit]
+
+
 class ScriptedModel(HashingEmbedder):
     """A HashingEmbedder that records its batches and misbehaves as told.
 
@@ -133,6 +164,12 @@ class LocalEmbeddings(EmbeddingsService):
     async def shutdown(self) -> None:
         await super().shutdown()
         await self.engine.shutdown()
+
+
+def endpoint_set(urls: Sequence[str], clock: Clock, **more: Any) -> EndpointSet:
+    """Endpoints as a server balances them, with a fixed seed."""
+    replicas = ReplicaSet(BalanceSettings(), EjectSettings(), Random(0), more.get("record", unrecorded))
+    return EndpointSet("embeddings_service", "some-model", urls, replicas, clock, Random(0), **more)
 
 
 class ScriptedEndpoint(HashingEmbedder):
@@ -254,7 +291,7 @@ class ManualReplica:
         self.service: Any = service or NamedService(replica_id)
         self.spec = spec or ReplicaSpec("fake", NamedService, (replica_id,))
         self.calls: list[str] = []
-        self.checks = self.in_flight = 0
+        self.checks = self.in_flight = self.calls_when_dead = 0
         self.used = Usage()
         self._clock = clock
         self._news, self._gone = asyncio.Event(), asyncio.Event()
@@ -287,6 +324,12 @@ class ManualReplica:
     @property
     def dead(self) -> bool:
         return self._gone.is_set()
+
+    @property
+    def well(self) -> bool:
+        """Whether a call would be answered at once."""
+        full = self._stopping or self.in_flight >= self.max_calls
+        return not (self.dead or full or self._hung or self._takes_s or self._error)
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         with self._in_flight(verb):
@@ -336,7 +379,8 @@ class ManualReplica:
     def _in_flight(self, verb: str) -> Iterator[None]:
         check = verb == "check_health"
         if self.dead:
-            raise ReplicaLost(f"replica {self.id} has ended: {self._cause}")
+            self.calls_when_dead += 1
+            raise ReplicaGone(f"replica {self.id} has ended: {self._cause}")
         if not check and (self._stopping or self.in_flight >= self.max_calls):
             raise NotReady(f"replica {self.id} takes no more calls")
         self.checks += check

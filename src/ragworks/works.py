@@ -19,6 +19,7 @@ import structlog
 from ragworks.app import App, build
 from ragworks.errors import CollectionExists, CollectionNotFound, InvalidInput
 from ragworks.finding import find
+from ragworks.implementations import Factory
 from ragworks.logs import configure
 from ragworks.settings import load
 from ragworks.types import Answer, Checkup, Document, JobDocument, Mode, Page, SearchResult, Turn, Upload
@@ -114,14 +115,21 @@ class Works:
 
 
 @asynccontextmanager
-async def open(data: str | Path = "./.ragworks", *, config: str | None = None, **sections: Any) -> AsyncIterator[Works]:
+async def open(
+    data: str | Path = "./.ragworks",
+    *,
+    config: str | None = None,
+    implementations: Mapping[str, Factory] | None = None,
+    **sections: Any,
+) -> AsyncIterator[Works]:
     """The data folder, opened in this process; made if it is not there.
 
-    ``sections`` override settings, as in ``open(embeddings_service={"threads": 1})``. Raises DataFolderLocked while
-    a server runs on the folder, InvalidSettings, ModelMissing.
+    ``sections`` override settings, as in ``open(embeddings_service={"threads": 1})``; ``implementations`` are factories
+    by the name that ``replicas.implementation`` of a service calls them by. Raises DataFolderLocked while a server runs
+    on the folder, InvalidSettings, ModelMissing.
     """
     settings = load(config, **{**sections, "server": {**sections.get("server", {}), "data": str(data)}})
     if not structlog.is_configured():
         configure(replace(settings.log, level="warning"))
-    async with build(settings) as app:
+    async with build(settings, implementations=implementations) as app:
         yield Works(app)

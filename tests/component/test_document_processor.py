@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
+from ragworks.control.events import Journal
 from ragworks.errors import (
     CorruptDocument,
     DeadLetterNotFound,
@@ -21,11 +22,12 @@ from ragworks.errors import (
     SubmissionTooLarge,
     WorkerCrashed,
 )
+from ragworks.policies.replaying import asked_again
 from ragworks.protocols import OnStage
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.settings import EmbeddingsSettings, ProcessorSettings
-from ragworks.testing import LocalEmbeddings, ScriptedModel, until
-from ragworks.types import Job, ReadDocument, Stage, Task, TaskState, Upload
+from ragworks.testing import LocalEmbeddings, MemoryEvents, ScriptedModel, settle, until
+from ragworks.types import Health, Job, ReadDocument, Stage, Task, TaskState, Upload
 from stores import Opened, found, opened, read
 
 
@@ -51,8 +53,11 @@ class ScriptedReader:
 
 
 class Bench:
-    def __init__(self, at: Opened, processor: DocumentProcessor, reader: ScriptedReader, model: ScriptedModel) -> None:
+    def __init__(
+        self, at: Opened, processor: DocumentProcessor, reader: ScriptedReader, model: ScriptedModel, journal: Journal
+    ) -> None:
         self.at, self.processor, self.reader, self.model = at, processor, reader, model
+        self.journal = journal
 
     async def submit(self, *uploads: Upload, **options: object) -> str:
         receipt = await self.processor.process_documents("default", uploads, **options)  # type: ignore[arg-type]
@@ -75,6 +80,7 @@ async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
         model = ScriptedModel()
         embedder = LocalEmbeddings(EmbeddingsSettings(), lambda: model, at.store, at.clock)
         reader = ScriptedReader(at.blobs.path)
+        journal = Journal(MemoryEvents(), at.clock)
         processor = DocumentProcessor(
             # Real threads do the work: the hours that a test lets pass meanwhile must not look like silence.
             ProcessorSettings(**{"lease_s": 1e9, **limits}),  # type: ignore[arg-type]
@@ -85,11 +91,12 @@ async def bench(path: Path, **limits: object) -> AsyncIterator[Bench]:
             store=at.store,
             clock=at.clock,
             rng=Random(0),
+            record=journal.for_service("document_processor"),
         )
         await embedder.initialize()
         await processor.initialize()
         try:
-            yield Bench(at, processor, reader, model)
+            yield Bench(at, processor, reader, model, journal)
         finally:
             reader.gate.set()
             await processor.shutdown()
@@ -191,6 +198,39 @@ async def test_a_full_queue_says_when_to_come_back_and_accepts_nothing(tmp_path:
         waiting = asyncio.ensure_future(at.submit(doc("c")))
         at.reader.gate.set()
         assert (await at.ended(await waiting)).status == TaskState.COMPLETED
+
+
+async def test_a_refusal_is_recorded_with_what_decided_it_and_would_be_decided_again(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=2, concurrent_documents=1, max_document_bytes=1000) as at:
+        at.reader.gate.clear()
+        await at.submit(doc("a"), doc("b"))
+        with pytest.raises(QueueFull):
+            await at.submit(doc("c"), wait=False, idempotency_key="a client's own")
+        with pytest.raises(SubmissionTooLarge):
+            await at.submit(doc("c"), doc("d"), doc("e"))
+        with pytest.raises(DocumentTooLarge):
+            await at.submit(doc("c", "x" * 1001))
+        full, never, too_large = await at.journal.recent(service="document_processor")
+        at.reader.gate.set()
+    assert {event.action for event in (full, never, too_large)} == {"refused"}
+    assert full.reason == "2 of 2 places taken"
+    assert never.reason == "3 documents; the queue holds 2 at most"
+    assert too_large.inputs == {"size_bytes": 1001, "max_document_bytes": 1000}
+    assert full.inputs["seen"]["documents"] == 2
+    assert "own" not in str(full.inputs)  # the key is the client's, and events are read by others
+    for event in (full, never):
+        assert asked_again(event.policy, event.inputs, event.decision).same is True
+
+
+async def test_who_waits_for_room_is_not_refused(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_queue_size=1, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        await at.submit(doc("a"))
+        waiting = asyncio.ensure_future(at.submit(doc("b")))
+        await settle()
+        at.reader.gate.set()
+        await at.ended(await waiting)
+        assert await at.journal.recent() == []
 
 
 async def test_what_can_never_fit_is_refused_and_one_document_too_large_fails_alone(tmp_path: Path) -> None:
@@ -443,6 +483,23 @@ async def test_a_small_document_gets_in_beside_a_folder_that_fills_the_queue(tmp
         letter = await at.submit(doc("letter"), wait=False, priority="high")
         at.reader.gate.set()
         assert (await at.ended(letter)).status == TaskState.COMPLETED
+
+
+async def test_a_queue_that_stands_still_is_degraded_and_says_so(tmp_path: Path) -> None:
+    async with bench(tmp_path, concurrent_documents=1) as at:
+        at.reader.gate.clear()
+        job_id = await at.submit(doc("a.txt"), doc("b.txt"))
+        assert (await at.processor.check_health()).status is Health.HEALTHY
+        await at.at.clock.advance(700)
+        found = await at.processor.check_health()
+        assert found.status is Health.DEGRADED
+        assert found.details["reason"].startswith(
+            "2 documents wait or run, the oldest for 700 s, and none ended in 700 s"
+        )
+        at.reader.gate.set()
+        await at.ended(job_id)
+        await until(lambda: at.processor.stats()["documents_processed"] == 2)
+        assert (await at.processor.check_health()).status is Health.HEALTHY
 
 
 async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ import pytest
 
 import embedding_server as servers
 from embedding_server import EmbeddingServer, embedding_server
+from ragworks.control.endpoints import MENDED_WITHIN_S
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
 from ragworks.models import openai_api
-from ragworks.models.openai_api import MENDED_WITHIN_S, OpenAIEmbedder
+from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.policies.retrying import RetrySettings
 from ragworks.settings import EndpointSettings
-from ragworks.testing import FakeClock, until
+from ragworks.testing import FakeClock, endpoint_set, until
 from ragworks.workers.sender import QUESTION_PATIENCE_S
 
 TEXTS = ["one", "two", "three"]
@@ -43,13 +43,9 @@ def embedder(
     *at: EmbeddingServer, prefixes: Any = None, clock: FakeClock | None = None, **settings: Any
 ) -> OpenAIEmbedder:
     known = {"model": "some-model", "urls": tuple(one.url for one in at), "api_key": KEY, "dimension": 256}
-    return OpenAIEmbedder(
-        EndpointSettings(**(known | settings)),
-        prefixes or {"question": "", "passage": ""},
-        clock or FakeClock(),
-        Random(0),
-        RetrySettings(base_delay_s=1.0, max_delay_s=8.0),
-    )
+    found, clock = EndpointSettings(**(known | settings)), clock or FakeClock()
+    endpoints = endpoint_set(found.urls, clock, backoff=RetrySettings(base_delay_s=1.0, max_delay_s=8.0))
+    return OpenAIEmbedder(found, prefixes or {"question": "", "passage": ""}, endpoints, clock)
 
 
 @asynccontextmanager
@@ -305,16 +301,19 @@ async def test_another_endpoint_takes_over_at_once_and_the_failing_one_is_left_o
     assert len(server.requests) == 2
 
 
-async def test_requests_go_where_the_fewest_are_in_flight(server, other):
-    other.silent = asyncio.Event()
-    async with opened(server, other) as model:  # the first was asked once already, for the dimension
+async def test_requests_go_where_nothing_is_in_flight(server, other):
+    server.silent = other.silent = gate = asyncio.Event()
+    async with opened(server, other) as model:
         waiting = asyncio.create_task(model.embed(["held"], "passage"))
-        await until(lambda: other.requests)
+        await until(lambda: server.requests or other.requests)
+        free = other if server.requests else server
+        free.silent = None
         for _ in range(3):
             await model.embed(["free"], "passage")
-        other.silent.set()
+        gate.set()
         await waiting
-    assert (len(server.requests), len(other.requests)) == (3, 1)
+    assert sorted((len(server.requests), len(other.requests))) == [1, 3]
+    assert len(free.requests) == 3
 
 
 async def test_a_start_without_an_answer_says_so_and_can_be_tried_again(server):

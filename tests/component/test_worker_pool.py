@@ -15,6 +15,7 @@ import pytest
 import pool_tasks
 from ragworks.errors import CorruptDocument, QueueFull, ReadMemoryExceeded, ReadTimeout, WorkerCrashed
 from ragworks.runtimes.processes import WorkerPool
+from ragworks.testing import settle, until
 
 LIMITS: dict[str, Any] = {"limit_s": 30.0, "max_memory_bytes": 1024**3}
 
@@ -42,6 +43,11 @@ async def started(pool: WorkerPool, function: Callable[..., None], lock: Path) -
     call = asyncio.create_task(pool.run(function, str(lock), **LIMITS, on_message=begun.set_result))
     await asyncio.wait({call, begun}, return_when=asyncio.FIRST_COMPLETED)
     return call, begun.result()
+
+
+def pipe(folder: Path, name: str) -> Path:
+    os.mkfifo(folder / name)
+    return folder / name
 
 
 async def test_the_answer_to_a_message_moves_the_limit_of_the_call(pool: WorkerPool, tmp_path: Path) -> None:
@@ -169,6 +175,47 @@ async def test_two_calls_run_side_by_side_in_a_pool_of_two(tmp_path: Path) -> No
         assert len({process for _, process in calls}) == 2
         assert pool.stats()["busy"] == 2
     assert [isinstance((await asyncio.gather(call, return_exceptions=True))[0], WorkerCrashed) for call, _ in calls]
+
+
+async def test_a_pool_that_grows_takes_a_waiting_call_at_once(tmp_path: Path) -> None:
+    async with WorkerPool(1) as pool:
+        await started(pool, pool_tasks.hold, tmp_path / "lock")
+        waiting = asyncio.ensure_future(pool.run(pool_tasks.echo, "at once", **LIMITS))
+        await settle()
+        await pool.resize(2)
+        assert await waiting == "at once"
+
+
+async def test_a_pool_that_shrinks_finishes_what_runs_and_ends_who_is_idle(tmp_path: Path) -> None:
+    async with WorkerPool(3) as pool:
+        calls = [
+            asyncio.ensure_future(pool.run(pool_tasks.read_pipe, str(pipe(tmp_path, name)), **LIMITS)) for name in "ab"
+        ]
+        await until(lambda: pool.stats()["started"] == 2)
+        assert await pool.run(pool_tasks.echo, "third", **LIMITS) == "third"
+        await pool.resize(1)
+        assert [worker.busy for worker in pool.workers()] == [True, True]
+        (tmp_path / "a").write_text("first")
+        await asyncio.wait({calls[0]})
+        await until(lambda: len(pool.workers()) == 1)
+        waiting = asyncio.ensure_future(pool.run(pool_tasks.pid, **LIMITS))
+        await settle()
+        assert not waiting.done()
+        (tmp_path / "b").write_text("second")
+        assert await asyncio.gather(*calls) == ["first", "second"]
+        assert pool.pids() == [await waiting]
+        await pool.resize(2)
+        assert len(set(await asyncio.gather(*(pool.run(pool_tasks.pid, **LIMITS) for _ in range(2))))) == 2
+
+
+async def test_each_worker_is_reported_with_what_it_takes(pool: WorkerPool, tmp_path: Path) -> None:
+    process = await pool.run(pool_tasks.pid, **LIMITS)
+    (idle,) = pool.workers()
+    assert (idle.pid, idle.busy) == (process, False)
+    assert idle.usage.memory_bytes is not None
+    assert idle.usage.memory_bytes > 1024**2
+    await started(pool, pool_tasks.hold, tmp_path / "lock")
+    assert [worker.busy for worker in pool.workers()] == [True]
 
 
 async def test_leaving_the_pool_leaves_no_process(tmp_path: Path) -> None:

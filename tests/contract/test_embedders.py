@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.models.openvino_weights import OpenVinoEmbedder
 from ragworks.protocols import Model
 from ragworks.settings import EmbeddingsSettings, EndpointSettings
-from ragworks.testing import LocalEmbeddings
+from ragworks.testing import LocalEmbeddings, endpoint_set
 
 TEXTS = [
     "The lease is renewed while the worker makes progress.",
@@ -141,7 +140,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         endpoint = EndpointSettings(model="some-model", urls=(server.url,), max_text_bytes=2000)
         prefixes = {"question": "query: ", "passage": "passage: "}
         made = (
-            OpenAIEmbedder(endpoint, prefixes, SystemClock(), Random(0))
+            OpenAIEmbedder(endpoint, prefixes, endpoint_set(endpoint.urls, SystemClock()), SystemClock())
             if request.param == "endpoint"
             else MAKERS[request.param](tmp_path)
         )

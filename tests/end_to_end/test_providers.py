@@ -132,3 +132,40 @@ async def test_while_the_endpoint_is_down_searches_go_by_words_and_the_server_sa
             health = (await http.get("/health")).json()
             mine = next(one for one in health["services"] if one["service_name"] == "embeddings_service")
             assert (mine["status"] == "healthy", "loading" in mine["details"]["reason"]) == (False, True)
+
+
+async def test_endpoints_are_shown_as_replicas_and_why_one_is_left_alone_is_told(tmp_path: Path):
+    async with embedding_server() as good, embedding_server() as bad:
+        endpoint = {"model": "m", "urls": [good.url, bad.url], "api_key": "sk-very-secret"}
+        async with (
+            serving(tmp_path, endpoint=endpoint, model_name="hashing") as server,
+            httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+        ):
+            bad.always = problem(429, "sk-very-secret is over its quota", Retry_After="3600")
+            bad.requests.clear()  # it may have been asked at the start
+            for number in range(300):  # and is asked again at the latest when it was not picked for 128 times
+                asked = await http.post("/v1/embeddings", json={"model": "m", "input": f"text {number}"})
+                assert asked.status_code == 200
+                if bad.requests:
+                    break
+            found = (await http.get("/v1/services")).json()["data"]
+            mine = next(one for one in found if one["name"] == "embeddings_service")
+            shown = {one["id"]: one for one in mine["replicas"]}
+            assert set(shown) == {url.removeprefix("http://") for url in (good.url, bad.url)}
+            well, left = (shown[url.removeprefix("http://")] for url in (good.url, bad.url))
+            assert (well["status"], well["pid"], well["active_connections"], well["error_rate"]) == (
+                "healthy",
+                None,
+                0,
+                0,
+            )
+            assert (left["status"], left["life"], left["error_rate"] > 0.4) == ("ejected", "ejected", True)
+            assert "(hidden) is over its quota" in left["note"]
+            assert mine["health"]["status"] == "degraded"
+            events = (await http.get("/v1/events", params={"service": "embeddings_service"})).json()["data"]
+            (hold,) = [one for one in events if one["action"] == "held"]
+            assert (hold["replica"], hold["policy"]) == (left["id"], "holding.hold")
+            assert "over its quota; the time that it named; left alone for 3600.0 s" in hold["reason"]
+            assert "sk-very-secret" not in str(found) + str(events)
+            refused = await http.post("/v1/services/embeddings_service/scale", json={"instances": 3})
+            assert (refused.status_code, "endpoint.urls" in refused.text) == (422, True)

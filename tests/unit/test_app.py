@@ -9,7 +9,9 @@ import pytest
 
 from ragworks.app import build
 from ragworks.errors import InvalidSettings
-from ragworks.settings import load
+from ragworks.services.embedding_engine import EmbeddingEngine
+from ragworks.settings import EmbeddingsSettings, load
+from ragworks.testing import ScriptedModel
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,9 @@ from ragworks.settings import load
             "without a name, a password or a query .*host 'host'",
         ),
         ({"endpoint": {"model": "m", "urls": ["http://[/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a:port/v1"]}}, "must be like"),
+        ({"endpoint": {"model": "m", "urls": ["http://a/v1", "http://a/v1/"]}}, "a/v1 more than once"),
+        ({"endpoint": {"model": "m"}, "replicas": {"runtime": "process"}}, r"are its endpoint\.urls"),
         ({"endpoint": {"model": "m", "urls": []}}, "must name at least one"),
     ],
 )
@@ -32,3 +37,52 @@ def test_an_embedding_model_that_cannot_be_meant_is_refused(tmp_path: Path, give
         build(settings)
     assert "me:pass" not in str(caught.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_an_implementation_that_is_not_registered_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    wanted = {"model_name": "hashing", "replicas": {"implementation": "mine"}}
+    settings = load(environ={}, server={"data": str(tmp_path / "data")}, embeddings_service=wanted)
+    with pytest.raises(InvalidSettings, match=r"one of default, mime, found 'mine'; did you mean"):
+        build(settings, implementations={"mime": object})
+    assert not (tmp_path / "data").exists()
+
+
+class Mirrored(EmbeddingEngine):
+    """An engine of another make, which says so."""
+
+    version = "7"
+
+    def __init__(self, settings: EmbeddingsSettings) -> None:
+        super().__init__(settings, lambda _: ScriptedModel())
+
+
+async def test_another_implementation_runs_where_it_is_named_and_is_shown_beside_its_replica(tmp_path: Path) -> None:
+    wanted = {"model_name": "hashing", "replicas": {"implementation": "mine"}}
+    settings = load(environ={}, server={"data": str(tmp_path)}, embeddings_service=wanted)
+    async with build(settings, implementations={"mine": Mirrored}) as app:
+        [replica] = app.orchestrator.report("embeddings_service").replicas
+        assert (replica.implementation, replica.version, replica.status) == ("mine", "7", "healthy")
+        assert app.embeddings_service.fingerprint == "scripted:1"
+        assert (await app.embeddings_service.embed_texts(["one"])).failed == ()
+
+
+async def test_a_replica_of_another_model_is_refused_with_both_named(tmp_path: Path) -> None:
+    """Vectors of two models in one index find nothing, and nothing says so."""
+    settings = load(
+        environ={},
+        server={"data": str(tmp_path)},
+        embeddings_service={"model_name": "hashing", "replicas": {"implementation": "mine"}},
+    )
+    models = iter(["first:1", "second:1", "second:1", "second:1"])
+
+    def drifting(settings: EmbeddingsSettings) -> EmbeddingEngine:
+        model = ScriptedModel()
+        model.fingerprint = next(models)
+        return EmbeddingEngine(settings, lambda _: model)
+
+    async with build(settings, implementations={"mine": drifting}) as app:
+        await app.orchestrator.scale("embeddings_service", 2, "by hand")
+        good, bad = app.orchestrator.report("embeddings_service").replicas
+        assert (good.status, bad.life) == ("healthy", "starting")
+        assert "runs model second:1, and those before it first:1" in bad.note
+        assert (await app.embeddings_service.embed_texts(["one"])).failed == ()

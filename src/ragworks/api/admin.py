@@ -7,18 +7,21 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ragworks.api import schemas
-from ragworks.api.context import PROBLEM, app_of, needs, problems
-from ragworks.errors import NotReady
+from ragworks.api.bodies import accepts, body
+from ragworks.api.context import PROBLEM, After, Limit, app_of, needs, problems
+from ragworks.errors import InvalidInput, NotReady
+from ragworks.settings import known_service
 from ragworks.types import Health, ServiceReport
 
 router = APIRouter(tags=["operation"])
 
 RETRY_READY_S = 1.0
+MAX_ID_DIGITS = 18  # of SQLite's 64 bits
 
 
 class NothingReady(NotReady):
@@ -39,11 +42,14 @@ async def live() -> schemas.Live:
 
 @router.get("/readyz", response_model=schemas.Ready, response_model_exclude_none=True, responses={503: dict(PROBLEM)})
 async def ready(request: Request, verbose: Annotated[str | None, Query()] = None) -> Any:
-    """Search can be answered. ``?verbose`` names what is not up, and why."""
-    up, missing = app_of(request).orchestrator.ready()
+    """Search can be answered. ``?verbose`` names what is not up or not well, and why."""
+    orchestrator = app_of(request).orchestrator
+    up, missing = orchestrator.ready()
     if not up:
         raise NothingReady(missing)
-    return schemas.Ready(ready=True, services=missing if verbose is not None else None)
+    if verbose is None:
+        return schemas.Ready(ready=True)
+    return schemas.Ready(ready=True, services=_unwell(await orchestrator.services()) | missing)
 
 
 @router.get("/health", responses={503: {"model": schemas.Health}})
@@ -63,6 +69,48 @@ async def list_services(request: Request) -> schemas.Services:
     """Each service with its state, health, replicas and statistics."""
     reports = await app_of(request).orchestrator.services()
     return schemas.Services(data=[schemas.Service.model_validate(report) for report in reports])
+
+
+@router.post(
+    "/v1/services/{name}/scale",
+    responses=problems(400, 404, 415, 422),
+    openapi_extra=accepts(schemas.ScaleRequest),
+)
+async def scale_service(
+    request: Request,
+    name: str,
+    wanted: Annotated[schemas.ScaleRequest, Depends(body(schemas.ScaleRequest))],
+) -> schemas.Service:
+    """Give a service so many replicas; answers once new ones were tried, or those that are too many have drained."""
+    orchestrator = app_of(request).orchestrator
+    await orchestrator.scale(name, wanted.instances, "asked for by hand")
+    return schemas.Service.model_validate(orchestrator.report(name))
+
+
+@router.get("/v1/events", responses=problems(422))
+async def list_events(
+    request: Request,
+    limit: Limit = 100,
+    after: After = None,
+    service: Annotated[str | None, Query(description="only events of this service")] = None,
+    since: Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds since the epoch")] = 0.0,
+) -> schemas.ListOf[schemas.Event]:
+    """List decisions of the control plane, oldest first, each with its inputs, its reason and the policy that made it.
+
+    The newest ``limit`` of them; with ``after`` the next ones behind that id, so that who polls misses none.
+    ``after=0`` begins with the oldest that is kept.
+    """
+    found = await app_of(request).journal.recent(
+        service=None if service is None else known_service(service),
+        since=since,
+        after=_event_id(after),
+        limit=limit + 1,
+    )
+    # One more than asked for says whether there are more: behind these, or before the newest.
+    data = found[:limit] if after is not None else found[-limit:]
+    last_id = str(data[-1].id) if data else after
+    more = after is not None and len(found) > limit
+    return schemas.ListOf(data=[schemas.event(one) for one in data], has_more=more, last_id=last_id)
 
 
 @router.get("/v1/doctor", dependencies=[needs("vector_store")], responses=problems())
@@ -113,6 +161,14 @@ def page(schema: dict[str, Any]) -> str:
     )
 
 
+def _event_id(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isascii() or not after.isdigit() or len(after) > MAX_ID_DIGITS:
+        raise InvalidInput(f"after: expected the id of an event, found {after!r}; list without it")
+    return int(after)
+
+
 def _prose(text: str) -> str:
     return re.sub("``(.+?)``", r"<code>\1</code>", html.escape(text))
 
@@ -128,6 +184,15 @@ def _overall(up: bool, reports: list[ServiceReport]) -> str:
         return Health.UNHEALTHY
     well = all(report.health is not None and report.health.status is Health.HEALTHY for report in reports)
     return Health.HEALTHY if well else Health.DEGRADED
+
+
+def _unwell(reports: list[ServiceReport]) -> dict[str, str]:
+    """Why each service that is up is not healthy."""
+    return {
+        report.name: f"{report.health.status}: {report.health.details.get('reason', 'it gives no reason')}"
+        for report in reports
+        if report.health is not None and report.health.status is not Health.HEALTHY
+    }
 
 
 def _health(report: ServiceReport) -> schemas.ServiceHealth:

@@ -52,7 +52,12 @@ def create_api(app: App, *, local_hosts: Collection[str] | None = None) -> FastA
             Middleware(Observed, metrics=app.metrics),
             Middleware(HeadAsGet),
             Middleware(LocalOnly, hosts=local_hosts),
-            Middleware(BodyLimit, json_bytes=JSON_BYTES, upload_bytes=_upload_bytes(app.settings.document_processor)),
+            Middleware(
+                BodyLimit,
+                json_bytes=JSON_BYTES,
+                upload_bytes=_upload_bytes(app.settings.document_processor),
+                record=app.journal.for_service("orchestration_api"),
+            ),
         ],
     )
     api.state.app = app

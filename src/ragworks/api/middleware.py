@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragworks.api.problems import describe, respond
 from ragworks.control.metrics import Metrics
+from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import NotReady, RagworksError, SubmissionTooLarge
 
 log = structlog.get_logger("ragworks.api")
@@ -106,8 +107,9 @@ class _Answered:
 class BodyLimit:
     """Refuses bodies that are too long with 413: unread when they say so, otherwise at the byte too many."""
 
-    def __init__(self, inner: ASGIApp, json_bytes: int, upload_bytes: int) -> None:
+    def __init__(self, inner: ASGIApp, json_bytes: int, upload_bytes: int, record: Record = unrecorded) -> None:
         self._inner = inner
+        self._record = record
         self._json_bytes = json_bytes
         self._upload_bytes = upload_bytes
 
@@ -120,24 +122,30 @@ class BodyLimit:
         limit = self._upload_bytes if uploads else self._json_bytes
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
-            raise _too_large(limit, f"{length} bytes", uploads)
-        await self._inner(scope, _Limited(receive, limit, uploads), send)
+            raise self._too_large(limit, length, uploads)
+        await self._inner(scope, _Limited(receive, limit, lambda: self._too_large(limit, "", uploads)), send)
+
+    def _too_large(self, limit: int, length: str, uploads: bool) -> SubmissionTooLarge:
+        refusal = _too_large(limit, f"{length} bytes" if length else "more", uploads)
+        seen = {"max_body_bytes": limit, "body_bytes": int(length) if length else None}
+        self._record("refused", reason=str(refusal), inputs=seen)
+        return refusal
 
 
 class _Limited:
-    """A ``receive`` that raises SubmissionTooLarge past ``limit`` bytes."""
+    """A ``receive`` that raises ``refusal()`` past ``limit`` bytes."""
 
-    def __init__(self, receive: Receive, limit: int, uploads: bool) -> None:
+    def __init__(self, receive: Receive, limit: int, refusal: Callable[[], SubmissionTooLarge]) -> None:
         self._receive = receive
         self._limit = limit
-        self._uploads = uploads
+        self._refusal = refusal
         self._seen = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if self._seen > self._limit:
-            raise _too_large(self._limit, "more", self._uploads)
+            raise self._refusal()
         return message
 
 

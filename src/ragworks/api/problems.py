@@ -45,6 +45,7 @@ TABLE: dict[type[RagworksError], Row] = {
         404, "No such collection", "Create it with POST /v1/collections, or list those there are."
     ),
     errors.DocumentNotFound: Row(404, "No such document", "List the collection's documents."),
+    errors.ServiceNotFound: Row(404, "No such service", "List the services with GET /v1/services."),
     errors.JobNotFound: Row(404, "No such job", "List the jobs with GET /v1/jobs."),
     errors.DeadLetterNotFound: Row(404, "No such dead letter", "List them with GET /v1/dead-letters."),
     errors.Conflict: Row(409, "Conflict", "Read the current state, then decide."),
@@ -57,6 +58,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.SubmissionTooLarge: Row(413, "Submission too large", "Send fewer or smaller documents in one submission."),
     errors.ReplicaLost: Row(
         503, "Replica lost", "Try again after Retry-After seconds; `ragworks why` says what ended it."
+    ),
+    errors.ReplicaGone: Row(
+        503, "Replica gone", "Try again after Retry-After seconds; `ragworks why` says what ended it."
     ),
     errors.NotReady: Row(
         503, "Not ready", "Try again after Retry-After seconds; GET /readyz?verbose says what is missing."

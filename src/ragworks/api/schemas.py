@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ragworks import types
+from ragworks.control_protocols import Event as Decided
 
 V = TypeVar("V")
 W = TypeVar("W")
@@ -276,6 +277,21 @@ class Services(Wire):
     data: list[Service]
 
 
+class Event(Wire):
+    """``at`` is seconds since the epoch; ``count`` is for how many like it this one stands."""
+
+    id: str
+    at: float
+    service: str
+    replica: str | None
+    action: str
+    reason: str
+    count: int
+    policy: str
+    inputs: dict[str, Any]
+    decision: dict[str, Any]
+
+
 class Health(Wire):
     status: str
     services: list[ServiceHealth]
@@ -333,11 +349,19 @@ class Problem(Wire):
     errors: list[FieldError] | None = None
 
 
-REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest)
+class ScaleRequest(Request):
+    instances: Annotated[int, Field(ge=1, description="replicas that the service should have")]
+
+
+REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest, ScaleRequest)
 
 
 def page(wire: Callable[[V], W], found: types.Page[V]) -> ListOf[W]:
     return ListOf(data=[wire(value) for value in found.data], has_more=found.has_more, last_id=found.last_id)
+
+
+def event(value: Decided) -> Event:
+    return Event(**{**{name: getattr(value, name) for name in Event.model_fields}, "id": str(value.id)})
 
 
 def hit(value: types.Hit) -> Hit:

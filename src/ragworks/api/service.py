@@ -1,12 +1,14 @@
-"""orchestration_api, the sixth service: it watches the event loop that all requests share."""
+"""orchestration_api, the sixth service: it watches the event loop that all requests share, and the machine."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
+from ragworks.policies.health import MachineSeen, MachineSettings, Signal, machine_signals, worst
 from ragworks.protocols import Clock
 from ragworks.types import Health, ServiceHealth
 
@@ -14,17 +16,20 @@ NAME = "orchestration_api"
 WAKE_EVERY_S = 0.25
 # 40 wake-ups remember ten seconds: long enough for a health check every five to see each stall.
 REMEMBERED = 40
-# A person notices 0.1 s; a probe with the usual timeout of 1 s fails from there on.
-DEGRADED_LAG_S = 0.1
-UNHEALTHY_LAG_S = 1.0
+LIMITS = MachineSettings()
 
 
 class OrchestrationApi:
-    """Measures how late the event loop wakes its tasks. ``observe`` gets each lateness in seconds."""
+    """Measures how late the event loop wakes its tasks. ``observe`` gets each lateness in seconds; ``look`` says what
+    the machine has left, and may block."""
 
-    def __init__(self, clock: Clock, observe: Callable[[float], None] = lambda seconds: None) -> None:
-        self._clock = clock
-        self._observe = observe
+    def __init__(
+        self,
+        clock: Clock,
+        observe: Callable[[float], None] = lambda seconds: None,
+        look: Callable[[], MachineSeen] = MachineSeen,
+    ) -> None:
+        self._clock, self._observe, self._look = clock, observe, look
         self._lags: deque[float] = deque(maxlen=REMEMBERED)
         self._watching: asyncio.Task[None] | None = None
 
@@ -40,18 +45,15 @@ class OrchestrationApi:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def check_health(self) -> ServiceHealth:
-        worst = max(self._lags, default=0.0)
-        status = (
-            Health.UNHEALTHY
-            if worst >= UNHEALTHY_LAG_S
-            else Health.DEGRADED
-            if worst >= DEGRADED_LAG_S
-            else Health.HEALTHY
-        )
-        if self._watching is None or self._watching.done():
-            status = Health.UNHEALTHY
-        details = {"worst_loop_lag_s": worst, "watching": self._watching is not None}
-        return ServiceHealth(NAME, status, last_check=self._clock.now(), details=details)
+        seen = replace(await asyncio.to_thread(self._look), loop_lag_s=max(self._lags, default=0.0))
+        found = worst(machine_signals(LIMITS, seen))
+        watching = self._watching is not None and not self._watching.done()
+        details: dict[str, Any] = {**asdict(seen), "worst_loop_lag_s": seen.loop_lag_s, "watching": watching}
+        if not watching:
+            found = Signal(Health.UNHEALTHY, "nobody watches the event loop; restart the server")
+        if found.reason:
+            details["reason"] = found.reason
+        return ServiceHealth(NAME, found.health, last_check=self._clock.now(), details=details)
 
     def stats(self) -> Mapping[str, Any]:
         last = self._lags[-1] if self._lags else 0.0

@@ -14,9 +14,12 @@ from ragworks.cli import (
     collections,
     configuring,
     evaluating,
+    explaining,
     ingesting,
     jobs,
     planning,
+    reporting,
+    scaling,
     serving,
     simulating,
 )
@@ -49,7 +52,9 @@ application.command()(ingesting.ingest)
 application.command()(asking.search)
 application.command()(asking.ask)
 application.add_typer(jobs.commands, name="jobs")
-application.command()(checking.status)
+application.command()(reporting.status)
+application.command()(scaling.scale)
+application.command()(explaining.why)
 application.command()(checking.doctor)
 application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")

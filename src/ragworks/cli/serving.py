@@ -66,7 +66,9 @@ async def _serve(settings: Any, paths: Sequence[Path], watch: bool) -> None:
             beside.append(tasks.create_task(_follow(settings, url, folders), name="watch folders"))
 
     async with asyncio.TaskGroup() as tasks:
-        await serve(build(settings), settings.server.host, settings.server.port, on_listening=on_listening)
+        await serve(
+            build(settings, serving=True), settings.server.host, settings.server.port, on_listening=on_listening
+        )
         for task in beside:
             task.cancel()
 

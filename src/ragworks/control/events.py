@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,18 +28,24 @@ MAX_WAITING = 1000  # events that wait for the disk; the oldest go first
 WINDOW_S, BURST = 60.0, 5
 """Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
 minute: 1,440 a day, of the 10,000 that are kept."""
-MAX_INPUT_CHARACTERS = 64 * 1024
+MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 
 LEVELS: Mapping[str, str] = {
-    "crash_looping": "error",
     "service_failed": "error",
-    "eject": "warning",
+    "ejected": "warning",
+    "held": "warning",
+    "given_up": "warning",
+    "panic_began": "warning",
     "refused": "warning",
+    "rejecting_began": "warning",
     "replica_ended": "warning",
     "replica_killed": "warning",
     "replica_restarts": "warning",
 }
 """How severe an action is in the log; any other one is an info."""
+
+OnEvent = Callable[[str, str], None]
+"""Given service and action. Must return at once and must not raise."""
 
 Kind = tuple[str, str | None, str]
 
@@ -57,11 +63,11 @@ class _Window:
 class Journal:
     """The events of all services. Entering starts the task that keeps them; leaving keeps those that wait.
 
-    Its Records are called on the event loop.
+    Its Records are called on the event loop. ``on_event`` hears of each event, also of those that are only counted.
     """
 
-    def __init__(self, events: EventLog, clock: Clock) -> None:
-        self._events, self._clock = events, clock
+    def __init__(self, events: EventLog, clock: Clock, on_event: OnEvent = lambda service, action: None) -> None:
+        self._events, self._clock, self._on_event = events, clock, on_event
         self._waiting: list[Event] = []
         self._windows: dict[Kind, _Window] = {}
         self._news = asyncio.Event()
@@ -85,6 +91,13 @@ class Journal:
     def for_service(self, name: str) -> Record:
         """The Record of one service's control loops."""
         return partial(self._note, name)
+
+    async def recent(
+        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+    ) -> Sequence[Event]:
+        """As EventLog says it, with what happened up to now."""
+        await self.flush()
+        return await self._events.recent(service=service, since=since, after=after, limit=limit)
 
     async def flush(self) -> None:
         """Keep what waits, now. Never raises: what cannot be kept waits on."""
@@ -128,6 +141,7 @@ class Journal:
         inputs: Mapping[str, Any] | None = None,
         decision: Any = None,
     ) -> None:
+        self._on_event(service, str(action))
         now, kind = self._clock.monotonic(), (service, replica, str(action))
         window = self._windows.get(kind)
         if window is None or (now - window.began >= WINDOW_S and window.held is None):
@@ -183,11 +197,12 @@ def _event(at: float, kind: Kind, policy: str, inputs: Mapping[str, Any], decisi
     service, replica, action = kind
     try:
         seen, decided = encoded(inputs), {} if decision is None else encoded(decision)
-        if (size := len(json.dumps(seen))) > MAX_INPUT_CHARACTERS:
-            policy, seen = "", {"not_kept": f"inputs of {size} characters"}
         if not isinstance(decided, dict):
             decided = {"decision": decided}
+        if (size := len(json.dumps([seen, decided]))) > MAX_CHARACTERS:
+            policy, seen = "", {"not_kept": f"inputs and decision of {size} characters"}
+            decided = {name: one for name, one in decided.items() if not isinstance(one, dict | list | str)}
     except ValueError as error:
         log.error("event_not_encoded", action="event_not_encoded", event_action=action, error=str(error))
         policy, seen, decided = "", {"not_kept": str(error)}, {}
-    return Event(0, at, action, service, replica, policy, seen, decided, reason)
+    return Event(0, at, action, service, replica, policy, seen, decided, encoded(reason[:MAX_REASON]))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from ragworks.control.replica_metrics import ReplicaMetrics, Stats, Views
+from ragworks.control.replicas import ReplicaView
 from ragworks.errors import RagworksError
 from ragworks.settings import SERVICES
-from ragworks.types import Stage, TaskState
+from ragworks.types import Health, Life, Stage, TaskState
 
 OUTCOMES = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, "unchanged", "retried")
 ANSWERS = ("answered", "abstained", "failed")
@@ -49,9 +51,12 @@ class Metrics:
         )
         self._active = Gauge("rag_active_connections", "HTTP requests being answered now", registry=self.registry)
         self._errors = self._counter("rag_errors", "Errors by their stable code", "code")
+        self._events = self._counter("rag_events", "Decisions and happenings, as `why` tells them", "service", "action")
         self._queue = Gauge("rag_queue_size", "Documents that wait or run", registry=self.registry)
         self._up = Gauge("rag_service_up", "1 while the service is up", ["service"], registry=self.registry)
         self._lag = self._histogram("rag_loop_lag_seconds", "Lateness of the event loop's wake-ups", LAG_SECONDS)
+        self._replicas = ReplicaMetrics()
+        self.registry.register(self._replicas)
         self._ingestion()
         self._questions()
         self._start_at_zero()
@@ -92,6 +97,9 @@ class Metrics:
 
     def error(self, code: str) -> None:
         self._errors.labels(code).inc()
+
+    def event(self, service: str, action: str) -> None:
+        self._events.labels(service, action).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stages.labels(str(stage)).observe(seconds)
@@ -136,6 +144,10 @@ class Metrics:
         """``up`` returns 1 while the service is up, otherwise 0."""
         self._up.labels(service).set_function(up)
 
+    def watch_replicas(self, service: str, stats: Stats, views: Views) -> None:
+        """``stats`` and ``views`` are those of the balancer of a service."""
+        self._replicas.watch(service, stats, views)
+
     def render(self) -> bytes:
         """The exposition text that ``/metrics`` answers."""
         return generate_latest(_WithoutCreated(self.registry))
@@ -161,6 +173,8 @@ class Metrics:
         for family, values in known:
             for value in values:
                 family.labels(value)
+        for service in SERVICES:
+            self._events.labels(service, "refused")
         self.expect_route("unmatched", "GET", 404)
 
 
@@ -179,8 +193,10 @@ class _WithoutCreated(CollectorRegistry):
 
 def reference() -> str:
     """The page ``docs/reference/metrics.md``."""
-    rows = []
-    for family in Metrics().registry.collect():
+    rows, metrics = [], Metrics()
+    one = ReplicaView("one", Life.READY, Health.HEALTHY, 1, 0, 0.1, None, None, 0.0, 1.0)
+    metrics.watch_replicas(SERVICES[0], dict, lambda: [one])
+    for family in metrics.registry.collect():
         labels = sorted({label for sample in family.samples for label in sample.labels if label != "le"})
         name = f"{family.name}_total" if family.type == "counter" else family.name
         rows.append(f"| `{name}` | {family.type} | {', '.join(labels) or 'none'} | {family.documentation} |")
@@ -190,6 +206,7 @@ def reference() -> str:
             "",
             "`GET /metrics` answers in the Prometheus text format. Every family is there from the start, at zero.",
             "Durations are seconds. `route` is a route's template, so the number of series is bounded.",
+            "The series of a `replica` end with it.",
             "",
             "| Metric | Type | Labels | What it counts |",
             "| --- | --- | --- | --- |",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from ragworks.errors import NotReady
+from ragworks.control_protocols import Record, unrecorded
+from ragworks.errors import CannotStart, InvalidInput, NotReady, ServiceNotFound
+from ragworks.policies import restarting
 from ragworks.policies.ordering import start_order
-from ragworks.policies.retrying import RetrySettings, decide
+from ragworks.policies.restarting import RestartSettings, RestartState
+from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, Service
 from ragworks.types import Health, Life, ReplicaReport, ServiceHealth, ServiceReport
 
@@ -22,17 +25,62 @@ log = structlog.get_logger("ragworks.orchestrator")
 MONITOR_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 20.0
-# Started again for as long as the process lives: a service that comes back is worth more than one that gave up.
-RESTART = RetrySettings(max_attempts=1_000_000, base_delay_s=1.0, max_delay_s=30.0)
+SEARCH = ("vector_store", "retrieval_service")
+NOT_ASKED_FOR = "not among server.services of this server"
+# What fails to start mostly waits for something outside, which a second attempt at once would not find either.
+RESTARTS = RestartSettings(backoff=RetrySettings(base_delay_s=1.0, max_delay_s=30.0), lonely_delay_s=30.0)
+
+
+class Replicas(Protocol):
+    """The copies of a service that are not the service object itself, and must be up before it."""
+
+    balanced: bool
+
+    @property
+    def size(self) -> int:
+        """How many there should be."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most that scaling may make."""
+        ...
+
+    async def start(self) -> None:
+        """Returns when the service can be started on them; raises what keeps all of them from serving."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def scale(self, instances: int) -> None:
+        """Returns when new ones were tried, or those that are too many drain or have drained."""
+        ...
+
+    def health(self) -> tuple[Health, str]: ...
+
+    def hopeful(self) -> bool:
+        """Whether one serves, or may be expected to within seconds."""
+        ...
+
+    def reports(self) -> tuple[ReplicaReport, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A service, what it cannot start without, and what it merely wants."""
+    """A service, what it cannot start without, and what it merely wants.
+
+    Without ``replicas`` it is its own and only one; ``inline_because`` says why there can be no other. Where it has
+    some, ``fixed_because`` says why there are as many as there are.
+    """
 
     service: Service
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    replicas: Replicas | None = None
+    inline_because: str = "it has no replicas"
+    fixed_because: str = ""
+    implementation: str = "default"
+    version: str = "1"
 
 
 @dataclass(slots=True)
@@ -41,18 +89,20 @@ class _State:
 
     status: str = "waiting"
     error: str | None = None
-    attempts: int = 0
+    restart: RestartState = field(default_factory=RestartState)
     due_at: float = 0.0
     health: ServiceHealth | None = None
 
 
 @dataclass(slots=True)
 class Orchestrator:
-    """Owns the life of the registered services, one inline replica each. Its loop ends with ``stop``."""
+    """Owns the life of the registered services and of their replicas. Its loop ends with ``stop``."""
 
     registry: Mapping[str, Registration]
     clock: Clock
     rng: Random
+    record: Callable[[str], Record] = lambda service: unrecorded
+    restarts: RestartSettings = RESTARTS
     _states: dict[str, _State] = field(default_factory=dict)
     _order: list[str] = field(default_factory=list)
     _monitor: asyncio.Task[None] | None = None
@@ -70,15 +120,16 @@ class Orchestrator:
         await self._start_due()
         # Awaited by stop.
         self._monitor = asyncio.create_task(self._keep_watch(), name="service-monitor")
-        up = [name for name in self._order if self._up(name)]
         return {
             "startup_results": {
-                name: {"status": state.status, "healthy": self._up(name), "error": state.error}
+                name: {"status": state.status, "healthy": self._healthy(name), "error": self._reason(name)}
                 for name, state in self._states.items()
             },
-            "services_started": up,
-            "load_balancer_configured": False,
-            "health_monitoring_active": True,
+            "services_started": [name for name in self._order if self._up(name)],
+            "load_balancer_configured": any(
+                entry.replicas.balanced for entry in self.registry.values() if entry.replicas is not None
+            ),
+            "health_monitoring_active": not self._monitor.done(),
         }
 
     async def stop(self) -> None:
@@ -88,22 +139,51 @@ class Orchestrator:
             monitor.cancel()
             await asyncio.gather(monitor, return_exceptions=True)
         for name in reversed(self._order):
-            if self._up(name):
-                await self._stop(name)
+            await self._stop(name)
+
+    async def scale(self, name: str, instances: int, reason: str) -> None:
+        """Returns when so many replicas were tried or the others have drained.
+
+        Raises ServiceNotFound, NotReady, and InvalidInput where the service cannot have so many.
+        """
+        if name not in self.registry:
+            raise ServiceNotFound(name, self._order)
+        self.require(name)
+        entry = self.registry[name]
+        if entry.replicas is None:
+            raise InvalidInput(f"{name} has one replica, in the server's process: {entry.inline_because}")
+        if entry.fixed_because:
+            raise InvalidInput(f"{name} cannot be scaled: {entry.fixed_because}")
+        low, high = entry.replicas.bounds
+        if not low <= instances <= high:
+            raise InvalidInput(
+                f"instances of {name} must be from {low} to {high} ({name}.replicas.min_instances and max_instances), "
+                f"found {instances}"
+            )
+        before = {"instances": entry.replicas.size}
+        self.record(name)("scaled", reason=reason, inputs=before, decision={"instances": instances})
+        await entry.replicas.scale(instances)
+        await self._check(name)
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """(can a search be answered?, why each service that is not up is not)."""
-        why = {name: self._why(name) for name in self._order if not self._up(name)}
-        return all(self._up(name) for name in ("vector_store", "retrieval_service")), why
+        why = {name: NOT_ASKED_FOR for name in SEARCH if name not in self._states}
+        why |= {name: self._why(name) for name in self._order if not self._up(name)}
+        return all(self.up(name) for name in SEARCH), why
 
     def up(self, name: str) -> bool:
         """Whether a service is registered and started."""
         return name in self._states and self._up(name)
 
+    def serving(self, name: str) -> bool:
+        """Whether a call to the service has a chance: it is up, and so is, or soon will be, one of its replicas."""
+        replicas = self.registry[name].replicas if name in self.registry else None
+        return self.up(name) and (replicas is None or replicas.hopeful())
+
     def require(self, name: str) -> None:
         """Raises NotReady unless the service is up."""
         if name not in self._states:
-            raise NotReady(f"{name} is not among server.services of this server", retry_after_s=60.0)
+            raise NotReady(f"{name} is {NOT_ASKED_FOR}", retry_after_s=60.0)
         if not self._up(name):
             raise NotReady(f"{name} is not up: {self._why(name)}")
 
@@ -114,10 +194,23 @@ class Orchestrator:
                 await self._check(name)
         return [self._report(name) for name in self._order]
 
+    def report(self, name: str) -> ServiceReport:
+        """One service, with the health that was last seen. Raises ServiceNotFound."""
+        if name not in self._states:
+            raise ServiceNotFound(name, self._order)
+        return self._report(name)
+
     # mechanism
 
     def _up(self, name: str) -> bool:
         return self._states[name].status == "started"
+
+    def _healthy(self, name: str) -> bool:
+        health = self._states[name].health
+        return self._up(name) and health is not None and health.status is Health.HEALTHY
+
+    def _reason(self, name: str) -> str | None:
+        return None if self._up(name) else self._why(name)
 
     def _waiting_for(self, name: str) -> tuple[str, ...]:
         return tuple(one for one in self.registry[name].needs if not self._up(one))
@@ -137,33 +230,55 @@ class Orchestrator:
                 await self._start(name)
 
     async def _start(self, name: str) -> None:
-        state, began = self._states[name], self.clock.monotonic()
-        state.attempts += 1
+        state, entry, began = self._states[name], self.registry[name], self.clock.monotonic()
         try:
-            await self.registry[name].service.initialize()
+            if entry.replicas is not None:
+                await entry.replicas.start()
+            await entry.service.initialize()
+            await self._prove(name)
         except Exception as error:  # whatever it is: the rest must serve, and this is tried again
-            decision = decide(RESTART, min(state.attempts, 10), transient=True, rng=self.rng)
-            state.status, state.error = "failed", str(error) or type(error).__name__
-            state.due_at = self.clock.monotonic() + (decision.delay_s or 0.0)
             await self._let_go(name)
-            log.error(
-                "service_failed", action="service_failed", service=name, error=state.error,
-                attempt=state.attempts, retry_in_s=decision.delay_s,
-            )  # fmt: skip
+            self._failed(name, str(error) or type(error).__name__)
             return
-        state.status, state.error, state.attempts = "started", None, 0
-        log.info("service_started", action="service_started", service=name, seconds=self.clock.monotonic() - began)
+        state.status, state.error = "started", None
+        state.restart = restarting.started(state.restart, self.clock.monotonic())
+        took_s = self.clock.monotonic() - began
+        self.record(name)("service_started", reason=f"ready after {took_s:.1f} s")
+
+    async def _prove(self, name: str) -> None:
+        """Raises CannotStart if the service calls itself unhealthy: then nobody should start on it."""
+        await self._check(name)
+        found = self._states[name].health
+        if found and found.status is Health.UNHEALTHY:
+            raise CannotStart(f"{name} started, but is not healthy: {found.details.get('reason', 'without a reason')}")
+
+    def _failed(self, name: str, error: str) -> None:
+        """Remember the failure, and when the policy tries the service again."""
+        state, now, seed = self._states[name], self.clock.monotonic(), self.rng.getrandbits(32)
+        state.restart = restarting.ended(self.restarts, state.restart, now, error)
+        decision = restarting.decide(self.restarts, state.restart, now, Random(seed))
+        state.status, state.error, state.due_at = "failed", error, now + (decision.delay_s or 0.0)
+        self.record(name)(
+            "service_failed", reason=decision.reason, policy="restarting.decide", decision=decision,
+            inputs={"settings": self.restarts, "state": state.restart, "now": now, "rng": seed},
+        )  # fmt: skip
 
     async def _stop(self, name: str) -> None:
-        await self._let_go(name)
+        was_up = self._up(name)
         self._states[name].status = "stopped"
-        log.info("service_stopped", action="service_stopped", service=name)
+        await self._let_go(name, started=was_up)
+        if was_up:
+            self.record(name)("service_stopped", reason="the server stops")
 
-    async def _let_go(self, name: str) -> None:
-        """Shut a service down, also one that only half started."""
+    async def _let_go(self, name: str, *, started: bool = True) -> None:
+        """Shut a service down, also one that only half started, and then its replicas."""
+        entry = self.registry[name]
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await self.registry[name].service.shutdown()
+                if started:
+                    await entry.service.shutdown()
+                if entry.replicas is not None:
+                    await entry.replicas.stop()
         except Exception as error:  # the others must still be stopped
             log.error("service_stop_failed", action="service_stop_failed", service=name, error=repr(error))
 
@@ -177,25 +292,48 @@ class Orchestrator:
                     await self._check(name)
 
     async def _check(self, name: str) -> None:
-        state, began = self._states[name], self.clock.monotonic()
+        state, entry, began = self._states[name], self.registry[name], self.clock.monotonic()
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                found = await self.registry[name].service.check_health()
+                found = await entry.service.check_health()
         except Exception as error:  # a check that fails is an answer too
             found = ServiceHealth(name, Health.UNHEALTHY, details={"reason": repr(error)})
+        if entry.replicas is not None:
+            found = _together(found, *entry.replicas.health())
         elapsed_ms = (self.clock.monotonic() - began) * 1000
         before, state.health = state.health, replace(found, response_time_ms=elapsed_ms, last_check=self.clock.now())
         if before is None or before.status != found.status:
-            log.info(
-                "health_changed", action="health_changed", service=name, status=found.status,
-                before=before.status if before else None, details=dict(found.details),
-            )  # fmt: skip
+            self.record(name)(
+                "health_changed",
+                reason=str(found.details.get("reason", found.status)),
+                inputs={"before": before.status if before else None},
+                decision={"health": found.status},
+            )
 
     def _report(self, name: str) -> ServiceReport:
-        state = self._states[name]
-        status = state.health.status if state.health and self._up(name) else state.status
-        replicas = (ReplicaReport(f"{name}-0", os.getpid(), status, "1", life=Life.READY),) if self._up(name) else ()
-        return ServiceReport(
-            name, state.status, state.error, self._waiting_for(name), state.health, replicas,
-            self.registry[name].service.stats() if self._up(name) else {},
-        )  # fmt: skip
+        state, entry = self._states[name], self.registry[name]
+        replicas = entry.replicas.reports() if entry.replicas is not None else self._itself(name)
+        stats = entry.service.stats() if self._up(name) else {}
+        return ServiceReport(name, state.status, state.error, self._waiting_for(name), state.health, replicas, stats)
+
+    def _itself(self, name: str) -> tuple[ReplicaReport, ...]:
+        """The report of a service that is its own only replica."""
+        if not self._up(name):
+            return ()
+        state, entry = self._states[name], self.registry[name]
+        status = state.health.status if state.health else state.status
+        return (
+            ReplicaReport(
+                f"{name}-0", os.getpid(), status, entry.version, life=Life.READY, implementation=entry.implementation
+            ),
+        )
+
+
+def _together(front: ServiceHealth, replicas: Health, why: str) -> ServiceHealth:
+    """A service is as well as the worse of what is in front and what is behind it."""
+    if _WORSE[replicas] <= _WORSE[front.status]:
+        return front
+    return replace(front, status=replicas, details={**front.details, "reason": why})
+
+
+_WORSE = {Health.HEALTHY: 0, Health.DEGRADED: 1, Health.UNHEALTHY: 2}

@@ -1,6 +1,6 @@
 """The replicas that a caller may choose from: what is known of each, who gets the next call, who is left out.
 
-No clock and no event loop: ``now`` is an argument, monotonic seconds. The server and the simulator use the same class.
+No clock and no event loop: ``now`` is an argument, monotonic seconds. Server and simulator use the same class.
 """
 
 from __future__ import annotations
@@ -9,44 +9,31 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
+from statistics import median
 from typing import Any
 
+from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
-from ragworks.policies.balancing import (
-    MOST_PATIENCE,
-    PATIENCE,
-    STRATEGIES,
-    Asked,
-    BalanceSettings,
-    Load,
-)
+from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
-from ragworks.policies.pacing import Expectation
+from ragworks.policies.loads import Expectation, Load, average, begin, end, learn
 from ragworks.types import Health, Life
 
-AVERAGED = 20.0
-"""Answers over which the average response time and the error rate fade."""
+UNKNOWN_S = 1.0
+"""Expected of a call before one has ended; compared only with others of which as little is known."""
 
-KNOWN = 10.0
-"""Answers over which a pace fades: three in a row of another pace move it by a quarter."""
+SHARES_S = 0.05
+"""How long shares of picks hold that grow over seconds: a pick among many new replicas need not work them out."""
 
-SLOW = 1.5
-"""Times the best pace, above which a replica that was tried counts as still slow."""
-
-
-class Outcome(StrEnum):
-    """How a call ended: FAILED is the replica's fault, CANCELLED says nothing about it."""
-
-    OK = "ok"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
+"""The reason of a pick by tier; the first has that of its strategy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica as it stands: ``avg_response_time`` in seconds, usage in per cent, None where nothing is known."""
+    """One replica as it stands: times in seconds, usage in per cent, ``error_rate`` as a share; None where nothing is
+    known. ``pace`` is how many times longer it takes than expected of a call, as learnt."""
 
     id: str
     life: Life
@@ -62,65 +49,54 @@ class ReplicaView:
 
 @dataclass(slots=True, eq=False)
 class _Replica:
+    """What a set keeps of a replica beside its load. ``steady_at`` is when its slow start ends, ``ejected_at`` when
+    the picks began that tell of it now."""
+
     load: Load
-    added_at: float
+    counted_at: float
+    steady_at: float
     health: Health = Health.HEALTHY
     draining: bool = False
     standing: Standing = field(default_factory=Standing)
-    errors_in_row: int = 0
+    ejected_at: float = -math.inf
     calls: float = 0.0
     errors: float = 0.0
-    counted_at: float = 0.0
-    steady_at: float = 0.0
+    errors_in_row: int = 0
+    unjudged: int = 0
     waiting: deque[Pick] = field(default_factory=deque)
 
-    def seen(self) -> Seen:
-        return Seen(self.calls, self.errors, self.errors_in_row, self.load.response_s)
+    @property
+    def out(self) -> bool:
+        return self.standing.until is not None or self.health is Health.UNHEALTHY
 
 
+@dataclass(slots=True, eq=False)
 class Pick:
-    """A replica that was picked, and the count that goes down when the call ends."""
+    """A replica that was picked, and why. Whoever holds it must release it when the call ends, however it ends."""
 
-    __slots__ = (
-        "_cost",
-        "_expected_s",
-        "_of",
-        "_picked_at",
-        "_released",
-        "_replica",
-        "_started_at",
-        "_trial",
-        "reason",
-    )
-
-    def __init__(
-        self,
-        of: ReplicaSet,
-        replica: _Replica,
-        now: float,
-        cost: float | None,
-        expected_s: float,
-        trial: bool,
-        reason: str,
-    ) -> None:
-        self._of, self._replica, self._picked_at, self._cost = of, replica, now, cost
-        self._expected_s, self._trial, self.reason = expected_s, trial, reason
-        self._started_at: float | None = None
-        self._released = False
+    reason: str
+    _of: ReplicaSet
+    _replica: _Replica
+    _cost: float | None
+    _expected_s: float
+    _again: bool
+    _picked_at: float
+    _began_at: float | None = None
+    _released: bool = False
 
     @property
     def replica_id(self) -> str:
         return self._replica.load.replica_id
 
     def release(self, now: float, outcome: Outcome) -> None:
-        """The call has ended. Exactly once; a second is harmless."""
+        """The call has ended. Exactly once: a second changes nothing."""
         if not self._released:
             self._released = True
-            self._of._released(self, now, outcome)
+            self._of._end(self, now, outcome)
 
 
 class ReplicaSet:
-    """Synchronous; not for several threads. ``record`` hears of ejections and readmissions."""
+    """Not for several threads. ``record`` hears of every ejection and readmission; a pick is no event."""
 
     def __init__(
         self, settings: BalanceSettings, ejecting: EjectSettings, rng: Random, record: Record = unrecorded
@@ -131,32 +107,60 @@ class ReplicaSet:
         self._expectation = Expectation()
         self._turn = 0
         self._stale = True
+        self.ejections = 0
         self._tiers: list[list[Load]] = []
-        self._out: list[_Replica] = []
+        self._ejected: list[_Replica] = []
         self._partial: list[_Replica] = []
+        self._shares: dict[str, float] = {}
+        self._shares_until = -math.inf
+        self._held: dict[str, float] = {}
 
     def add(self, replica_id: str, now: float, *, slots: int = 1) -> None:
-        """Known from now on, healthy until it is told otherwise, and started slowly beside others."""
+        """Healthy until told otherwise, as fast as the others until it shows, and started slowly beside them."""
         if replica_id in self._replicas:
-            raise ValueError(f"replica {replica_id} is there already")
-        replica = _Replica(Load(replica_id, slots=slots, turn=self._turn), now, counted_at=now)
-        replica.steady_at = now + self._settings.slow_start_s
-        self._replicas[replica_id] = replica
+            raise ValueError(f"there is a replica {replica_id} already; ids are unique for the life of a server")
+        load = Load(replica_id, slots=slots, turn=self._turn)
+        if self._replicas:
+            load.pace = median(replica.load.pace for replica in self._replicas.values())
+        self._replicas[replica_id] = _Replica(load, now, now + self._settings.slow_start_s)
         self._stale = True
 
     def drain(self, replica_id: str) -> None:
-        """No more picks; those that are out end in their own time."""
-        self._replicas[replica_id].draining = True
-        self._stale = True
+        """It gets no more picks; those that are out end in their own time. Harmless if it is not there."""
+        replica = self._replicas.get(replica_id)
+        if replica:
+            replica.draining = self._stale = True
 
     def remove(self, replica_id: str) -> None:
-        """Forgotten; a pick that is still out may be released all the same."""
+        """Forget it; a pick that is still out may be released all the same. Harmless if it is not there."""
         self._replicas.pop(replica_id, None)
+        self._held.pop(replica_id, None)
         self._stale = True
 
+    def hold(self, replica_id: str, until: float) -> None:
+        """No pick before ``until``, not even when there is no other; then one at a time until a call ends well.
+
+        For a replica that says when it can be asked again. Never shortens an earlier hold.
+        """
+        if replica_id in self._replicas:
+            self._held[replica_id] = max(until, self._held.get(replica_id, until))
+
+    def free_at(self, now: float) -> float | None:
+        """When the first may be picked as far as holds say; None if that is when a call in flight ends."""
+        barred = self._barred(now)
+        times = [
+            self._held.get(name, now)
+            for name, replica in self._replicas.items()
+            if not replica.draining and (name not in barred or self._held[name] > now)
+        ]
+        return max(now, min(times)) if times else None
+
     def note_health(self, replica_id: str, health: Health, now: float) -> None:
+        """What the health checker found. Who was unhealthy starts slowly again."""
         replica = self._replicas.get(replica_id)
         if replica and replica.health is not health:
+            if replica.health is Health.UNHEALTHY:
+                replica.steady_at = now + self._settings.slow_start_s
             replica.health = health
             self._stale = True
 
@@ -165,38 +169,45 @@ class ReplicaSet:
         if replica:
             replica.load.cpu_percent, replica.load.memory_percent, replica.load.used = cpu_percent, memory_percent, 0
 
-    def pick(self, now: float, *, cost: float | None = None, tried: Collection[str] = ()) -> Pick | None:
-        """Who gets a call of ``cost`` (any unit that grows with its work, such as input tokens), and why.
+    def note_failures(self, replica_id: str, failures: float, now: float) -> None:
+        """So many of its calls that were released as OK had failed after all, as some runtimes hear only later."""
+        replica = self._replicas.get(replica_id)
+        if replica and failures > 0:
+            replica.errors = min(replica.errors + failures, replica.calls)
+            replica.load.error_rate = replica.errors / replica.calls if replica.calls else 0.0
+            self._judge(replica, now)
 
-        None: nobody can be picked. Nobody of ``tried``, which failed this call already. The healthy and the degraded
-        first, then the ejected, then the unhealthy; who drains never. A first attempt may be a trial of a replica
-        whose ejection is over.
+    def pick(self, now: float, *, cost: float | None = None, tried: Collection[str] = ()) -> Pick | None:
+        """Who gets a call of ``cost``: any number that grows with its work, such as input tokens.
+
+        None: nobody can be picked. Never who drains, nor who is in ``tried``, since it failed this call already. The
+        healthy and the degraded first, where they are none the ejected, then the unhealthy. The first attempt at a call
+        may be the trial of a replica whose ejection is over.
         """
         if self._stale:
             self._sort()
         self._turn += 1
-        usual_s = self._expectation.seconds
-        expected_s = self._expectation.of(cost) or 0.0
-        if self._out and not tried:
-            due = self._due(now)
-            if due:
-                return self._picked(due, now, cost, expected_s, False, "trial of an ejected replica")
-        for place, tier in enumerate(self._tiers):
+        barred = self._barred(now) if self._held else ()
+        due = self._due(now, barred) if (self._ejected or self._held) and not tried else None
+        if due:
+            what = "an ejected" if due.out else "a held"
+            return self._begin(due, now, cost, False, f"trial of {what} replica")
+        if barred:
+            tried = {*tried, *barred}
+        for tier, panic in zip(self._tiers, PANIC, strict=True):
             loads: Sequence[Load] = [load for load in tier if load.replica_id not in tried] if tried else tier
-            if not place and self._partial:
+            if not panic and self._partial:
                 loads = self._thinned(loads, now)
-            if not loads:
-                continue
-            if len(loads) == 1:
-                load = loads[0]
-            else:
-                load = self._strategy(loads, Asked(now, self._turn, expected_s, usual_s), self._rng)
-            trial = self._turn - load.turn > load.patience
-            reason = _REASONS[place] or self._settings.strategy
-            return self._picked(self._replicas[load.replica_id], now, cost, expected_s, trial, reason)
+            if loads:
+                asked = Asked(now, self._turn, self._expectation.of(cost), self._expectation.seconds)
+                load = self._strategy(loads, asked, self._rng) if len(loads) > 1 else loads[0]
+                again = self._turn - load.turn > load.patience * len(loads)
+                reason = panic or self._settings.strategy
+                return self._begin(self._replicas[load.replica_id], now, cost, again, reason)
         return None
 
     def views(self, now: float) -> tuple[ReplicaView, ...]:
+        """Every replica that is not removed, in the order they were added."""
         return tuple(
             ReplicaView(
                 id=replica.load.replica_id,
@@ -207,155 +218,152 @@ class ReplicaSet:
                 avg_response_time=replica.load.response_s,
                 cpu_usage=replica.load.cpu_percent,
                 memory_usage=replica.load.memory_percent,
-                error_rate=replica.load.error_rate,
+                error_rate=replica.errors / replica.calls if replica.calls else 0.0,
                 pace=replica.load.pace,
             )
             for replica in self._replicas.values()
         )
 
     def _sort(self) -> None:
-        """The candidates by tier; once per change, so that a pick need not look at every replica's state."""
+        """Candidates by tier: once after a change, so that a pick need not look at the state of every replica."""
         serving = [replica for replica in self._replicas.values() if not replica.draining]
-        well = [replica for replica in serving if replica.health is not Health.UNHEALTHY]
-        self._out = [replica for replica in serving if replica.standing.until is not None]
-        self._tiers = [
-            [replica.load for replica in well if replica.standing.until is None],
-            [replica.load for replica in well if replica.standing.until is not None],
-            [replica.load for replica in serving if replica.health is Health.UNHEALTHY],
-        ]
-        self._partial = [
-            replica
-            for replica in well
-            if replica.standing.until is None and (replica.health is Health.DEGRADED or replica.steady_at > -math.inf)
-        ]
+        well = [replica for replica in serving if not replica.out]
+        self._ejected = [replica for replica in serving if replica.out and replica.health is not Health.UNHEALTHY]
+        unhealthy = [replica for replica in serving if replica.health is Health.UNHEALTHY]
+        self._tiers = [[replica.load for replica in tier] for tier in (well, self._ejected, unhealthy)]
+        self._partial = [one for one in well if one.health is Health.DEGRADED or one.steady_at > -math.inf]
+        self._shares_until = -math.inf
         self._stale = False
 
     def _thinned(self, loads: Sequence[Load], now: float) -> Sequence[Load]:
-        """Without those that are left out this time, so that each has its share of picks in the long run."""
-        shares: dict[str, float] = {}
-        for replica in self._partial:
-            share = self._share(replica, now)
-            if share < 1.0:
-                shares[replica.load.replica_id] = share
+        """Without those that sit out this pick, so that each has its share of picks, whatever the strategy."""
+        if now >= self._shares_until:
+            shares = {replica.load.replica_id: self._share(replica, now) for replica in self._partial}
+            most = 1.0 if len(shares) < len(self._tiers[0]) else max(shares.values())
+            self._shares = {one: share / most for one, share in shares.items() if share < most}
+            self._shares_until = now + SHARES_S
+        shares = self._shares
         if not shares:
             return loads
-        most = max(shares.get(load.replica_id, 1.0) for load in loads) if loads else 1.0
-        return [
-            load
-            for load in loads
-            if shares.get(load.replica_id, 1.0) >= most or self._rng.random() * most < shares[load.replica_id]
-        ]
+        draw = self._rng.random
+        return [one for one in loads if one.replica_id not in shares or draw() < shares[one.replica_id]] or loads
 
     def _share(self, replica: _Replica, now: float) -> float:
         settings = self._settings
         share = settings.degraded_share if replica.health is Health.DEGRADED else 1.0
         if replica.steady_at > now:
-            share *= max(settings.least_share, 1.0 - (replica.steady_at - now) / settings.slow_start_s)
-        elif replica.steady_at > -math.inf:
-            replica.steady_at = -math.inf
-            self._stale = True
+            return share * max(settings.least_share, 1.0 - (replica.steady_at - now) / settings.slow_start_s)
+        if replica.steady_at > -math.inf:
+            replica.steady_at, self._stale = -math.inf, True
         return share
 
-    def _due(self, now: float) -> _Replica | None:
-        for replica in self._out:
+    def _due(self, now: float, barred: Collection[str]) -> _Replica | None:
+        """Who was ejected or held until now, and has no call by which to show that it is back."""
+        held = [self._replicas[name] for name in self._held]
+        for replica in (*self._ejected, *(one for one in held if not one.draining)):
             until = replica.standing.until
-            idle = not replica.load.active and replica.health is not Health.UNHEALTHY
-            if idle and until is not None and until <= now:
+            well = replica.health is not Health.UNHEALTHY and (until is None or until <= now)
+            if well and not replica.load.active and replica.load.replica_id not in barred:
                 return replica
         return None
 
-    def _picked(
-        self, replica: _Replica, now: float, cost: float | None, expected_s: float, trial: bool, reason: str
-    ) -> Pick:
+    def _barred(self, now: float) -> Collection[str]:
+        """Who is held, or was and has the one call that tries it."""
+        return {name for name, until in self._held.items() if until > now or self._replicas[name].load.active}
+
+    def _begin(self, replica: _Replica, now: float, cost: float | None, again: bool, reason: str) -> Pick:
         load = replica.load
-        pick = Pick(self, replica, now, cost, expected_s or 1.0, trial, reason)
+        expected_s = self._expectation.of(cost) or UNKNOWN_S
+        pick = Pick(reason, self, replica, cost, expected_s, again, now)
         load.active += 1
         load.used += 1
         load.turn = self._turn
-        load.backlog += pick._expected_s
+        load.backlog += expected_s
         if load.busy < load.slots:
-            _start(load, pick, now)
+            pick._began_at = now
+            begin(load, expected_s, now)
         else:
             replica.waiting.append(pick)
         return pick
 
-    def _released(self, pick: Pick, now: float, outcome: Outcome) -> None:
+    def _end(self, pick: Pick, now: float, outcome: Outcome) -> None:
         replica, load = pick._replica, pick._replica.load
         load.active -= 1
-        started = pick._started_at
-        _end(load, pick)
-        if started is None:
+        load.backlog = load.backlog - pick._expected_s if load.active else 0.0
+        if pick._began_at is None:
             replica.waiting.remove(pick)
-        elif replica.waiting:
-            _start(load, replica.waiting.popleft(), now)
-        if not load.active:  # sums of floats drift; here they are known
-            load.backlog = load.serving = load.since = load.parts = load.parts_since = 0.0
-        if outcome is Outcome.CANCELLED:
+        else:
+            end(load, pick._expected_s, pick._began_at)
+            if replica.waiting:
+                following = replica.waiting.popleft()
+                following._began_at = now
+                begin(load, following._expected_s, now)
+        if outcome is Outcome.OK and self._held.get(load.replica_id, math.inf) <= now:
+            del self._held[load.replica_id]
+        self._learn(pick, now, outcome)
+        if outcome is not Outcome.CANCELLED and pick._picked_at >= replica.ejected_at:
+            self._count(replica, now - pick._picked_at, outcome, now)
+
+    def _learn(self, pick: Pick, now: float, outcome: Outcome) -> None:
+        """From good answers how long calls take; from others only that they took longer than they should have."""
+        load = pick._replica.load
+        took_s = now - (pick._picked_at if pick._began_at is None else pick._began_at)
+        expected_s = self._expectation.of(pick._cost)
+        if outcome is not Outcome.OK and (not expected_s or took_s <= load.pace * expected_s):
             return
-        self._count(replica, now - pick._picked_at, outcome, now)
+        if expected_s:
+            best = min(one.load.pace for one in self._replicas.values()) if pick._again and self._replicas else 1.0
+            learn(load, took_s / expected_s, again=pick._again, best=best)
         if outcome is Outcome.OK:
-            self._learn(pick, now - (pick._picked_at if started is None else started))
-        if outcome is Outcome.FAILED or replica.standing.until is not None or load.response_s is None:
-            self._judge(replica, now)
+            self._expectation.observe(pick._cost, took_s / max(load.pace, 1e-9))
 
     def _count(self, replica: _Replica, response_s: float, outcome: Outcome, now: float) -> None:
-        load = replica.load
+        """Errors and answers, fading; a judgement where it may make a difference, and of latency now and then."""
+        failed = outcome is Outcome.FAILED
         faded = math.exp(min(0.0, replica.counted_at - now) / self._ejecting.window_s)
+        # On trial every call counts until the judgement, however rare the calls are.
+        faded = faded if replica.standing.until is None else 1.0
         replica.counted_at = now
         replica.calls = replica.calls * faded + 1.0
-        failed = outcome is Outcome.FAILED
         replica.errors = replica.errors * faded + failed
         replica.errors_in_row = replica.errors_in_row + 1 if failed else 0
-        load.error_rate = replica.errors / replica.calls if replica.errors > 0.01 else 0.0
+        # What fades never reaches zero, and adaptive need not divide by almost one for ever.
+        replica.load.error_rate = replica.errors / replica.calls if replica.errors > 0.01 else 0.0
         if not failed:
-            if load.response_s is None:
-                load.response_s = response_s
-            else:
-                load.response_s += (response_s - load.response_s) / AVERAGED
-
-    def _learn(self, pick: Pick, took_s: float) -> None:
-        load = pick._replica.load
-        expected_s = self._expectation.of(pick._cost)
-        if expected_s:
-            if pick._trial:
-                load.known = min(load.known, 1.0)
-            load.known = min(load.known + 1.0, KNOWN)
-            load.pace += (took_s / expected_s - load.pace) / load.known
-            if pick._trial:
-                best = min(one.load.pace for one in self._replicas.values())
-                load.patience = min(load.patience * 2, MOST_PATIENCE) if load.pace > SLOW * best else PATIENCE
-        self._expectation.observe(pick._cost, took_s / max(load.pace, 1e-9))
+            average(replica.load, response_s)
+        replica.unjudged += 1
+        if failed or replica.standing.until is not None or replica.unjudged >= self._ejecting.min_calls:
+            replica.unjudged = 0
+            self._judge(replica, now)
 
     def _judge(self, replica: _Replica, now: float) -> None:
-        if self._replicas.get(replica.load.replica_id) is not replica or replica.draining:
+        if replica.draining or self._replicas.get(replica.load.replica_id) is not replica:
             return
-        peers = [
-            one.load.response_s
-            for one in self._replicas.values()
-            if one is not replica and one.load.response_s is not None
-        ]
-        members = [one for one in self._replicas.values() if not one.draining]
+        serving = [one for one in self._replicas.values() if not one.draining]
+        peers = [one.load.response_s for one in serving if one is not replica and one.load.response_s is not None]
         inputs: dict[str, Any] = {
             "settings": self._ejecting,
-            "seen": replica.seen(),
+            "seen": Seen(replica.calls, replica.errors, replica.errors_in_row, replica.load.response_s),
             "standing": replica.standing,
             "peers_response_s": peers,
-            "ejected": sum(one.standing.until is not None for one in members),
-            "replicas": len(members),
+            "out": sum(one.out for one in serving),
+            "replicas": len(serving),
             "now": now,
         }
         verdict = judge(**inputs)
         if verdict.action is Action.KEEP:
             return
         replica.standing = verdict.standing
-        replica.calls = replica.errors = 0.0
+        replica.calls = replica.errors = replica.load.error_rate = 0.0
         replica.errors_in_row = 0
-        replica.load.error_rate = 0.0
-        if verdict.action is Action.READMIT:
+        if verdict.action is Action.EJECT:
+            self.ejections += 1
+            replica.ejected_at, replica.load.response_s = now, None
+        else:
             replica.steady_at = now + self._settings.slow_start_s
         self._stale = True
         self._record(
-            verdict.action,
+            "ejected" if verdict.action is Action.EJECT else "readmitted",
             reason=verdict.reason,
             replica=replica.load.replica_id,
             policy="ejecting.judge",
@@ -364,32 +372,7 @@ class ReplicaSet:
         )
 
 
-_REASONS = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
-
-
 def _life(replica: _Replica) -> Life:
     if replica.draining:
         return Life.DRAINING
     return Life.READY if replica.standing.until is None else Life.EJECTED
-
-
-def _start(load: Load, pick: Pick, now: float) -> None:
-    pick._started_at = now
-    part = 1.0 / pick._expected_s
-    load.busy += 1
-    load.serving += pick._expected_s
-    load.since += now
-    load.parts += part
-    load.parts_since += now * part
-
-
-def _end(load: Load, pick: Pick) -> None:
-    load.backlog -= pick._expected_s
-    if pick._started_at is None:
-        return
-    part = 1.0 / pick._expected_s
-    load.busy -= 1
-    load.serving -= pick._expected_s
-    load.since -= pick._started_at
-    load.parts -= part
-    load.parts_since -= pick._started_at * part

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
 from urllib.parse import urlsplit
 
 from ragworks.clock import SystemClock
+from ragworks.control_protocols import Endpoints, endpoint_id
 from ragworks.errors import InvalidSettings, ModelMissing
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.models.onnx_folder import FolderEmbedder
@@ -24,14 +24,20 @@ MODELS: Mapping[str, Callable[[EmbeddingsSettings], Model]] = {
 }
 
 
-def embedding_model(settings: EmbeddingsSettings) -> Model | RemoteModel:
-    """The model, unloaded or loaded as it likes. Raises ModelMissing."""
-    prefixes: dict[TextKind, str] = {"question": settings.query_prefix, "passage": settings.passage_prefix}
-    if settings.endpoint.model:
-        return OpenAIEmbedder(settings.endpoint, prefixes, SystemClock(), Random())
+def embedding_model(settings: EmbeddingsSettings) -> Model:
+    """A model that runs here, unloaded or loaded as it likes. Raises ModelMissing."""
     if settings.model_folder:
-        return FolderEmbedder(settings.model_folder, prefixes, settings.threads)
+        return FolderEmbedder(settings.model_folder, _prefixes(settings), settings.threads)
     return MODELS[settings.model_name](settings)
+
+
+def remote_model(settings: EmbeddingsSettings, endpoints: Endpoints) -> RemoteModel:
+    """The model of ``settings.endpoint``, served by others."""
+    return OpenAIEmbedder(settings.endpoint, _prefixes(settings), endpoints, SystemClock())
+
+
+def _prefixes(settings: EmbeddingsSettings) -> dict[TextKind, str]:
+    return {"question": settings.query_prefix, "passage": settings.passage_prefix}
 
 
 def has_weights(settings: EmbeddingsSettings) -> bool:
@@ -51,23 +57,34 @@ def check(settings: EmbeddingsSettings) -> None:
             f"{settings.model_name} brings its own"
         )
     if settings.endpoint.model:
-        _check_urls(settings.endpoint.urls)
+        check_urls("embeddings_service.endpoint", settings.endpoint.urls)
+        if settings.replicas.runtime == "process" or settings.replicas.instances != 1:
+            raise InvalidSettings(
+                "embeddings_service.replicas: the replicas of a model behind an endpoint are its endpoint.urls; leave "
+                f"runtime and instances as they are, found {settings.replicas.runtime!r} and "
+                f"{settings.replicas.instances}"
+            )
 
 
-def _check_urls(urls: Sequence[str]) -> None:
+def check_urls(section: str, urls: Sequence[str]) -> None:
+    """Base URLs that can be asked, that hold no secret and differ. Raises InvalidSettings."""
     if not urls:
-        raise InvalidSettings("embeddings_service.endpoint.urls must name at least one base URL, found none")
+        raise InvalidSettings(f"{section}.urls must name at least one base URL, found none")
     for url in urls:
         try:
             parts = urlsplit(url)
+            known = bool(parts.hostname) and (parts.port is None or parts.port > 0)  # or it raises
         except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            parts, known = urlsplit(""), False
+        if parts.scheme not in ("http", "https") or not known or parts.username or parts.query:
             # Not the URL itself: it may hold a password.
             raise InvalidSettings(
-                "embeddings_service.endpoint.urls must be like http://127.0.0.1:8080/v1, without a name, a password or "
-                f"a query (a key goes into api_key); found scheme {parts.scheme!r}, host {parts.hostname!r}"
+                f"{section}.urls must be like http://127.0.0.1:8080/v1, without a name, a password or a query (a key "
+                f"goes into api_key); found scheme {parts.scheme!r}, host {parts.hostname!r}"
             )
+    names = [endpoint_id(url) for url in urls]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidSettings(f"{section}.urls must differ, found {', '.join(sorted(twice))} more than once")
 
 
 def _openvino(threads: int) -> Model:

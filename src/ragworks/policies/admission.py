@@ -108,14 +108,18 @@ def _told(
     return mine, tuple(one for one in standing if one is not mine)
 
 
+def lately(finished_at: Sequence[float], now: float) -> tuple[float, ...]:
+    """Those of ``finished_at`` that a rate is measured over; of these, the same again."""
+    recent = tuple(at for at in finished_at if now - at <= WINDOW_S)
+    return recent if len(recent) >= FEWEST else tuple(finished_at)[-FEWEST:]
+
+
 def drain_s(finished_at: Sequence[float], documents: float, now: float, busy_since: float = -math.inf) -> float | None:
     """Seconds until ``documents`` more have ended, at the rate of the last ``WINDOW_S``; None when nothing is known.
 
     Time before ``busy_since`` does not count: then there was nothing to do.
     """
-    recent = [at for at in finished_at if now - at <= WINDOW_S]
-    if len(recent) < FEWEST:
-        recent = list(finished_at)[-FEWEST:]
+    recent = lately(finished_at, now)
     since = max(recent[0], busy_since) if recent else now
     ended = sum(at > since for at in recent)
     return documents * (now - since) / ended if ended else None

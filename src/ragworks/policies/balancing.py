@@ -1,7 +1,8 @@
 """Which replica gets a call: the named strategies, each one pure function of what is known of the replicas.
 
 Who drains, is ejected or unhealthy is not among the candidates; ``control.replicas.ReplicaSet`` sees to that, keeps
-what is known up to date in place, and takes back what a pick has counted.
+what is known up to date, and takes back what a pick has counted. To add a strategy, write such a function and name it
+in ``STRATEGIES``.
 """
 
 from __future__ import annotations
@@ -11,22 +12,20 @@ from dataclasses import dataclass
 from operator import attrgetter
 from random import Random
 
-LOOKED_AT = 12
-"""Candidates that ``adaptive`` weighs, drawn at random from more: bounds its cost, and keeps balancers that know the
-same from all choosing the same replica."""
+from ragworks.policies.loads import Load, expected_delay_s
 
-PATIENCE, MOST_PATIENCE = 64, 1024
-"""Picks of the set after which a replica that was too slow to be picked is tried again; doubled each time that it still
-is. So at most one call in 64, and soon one in 1024, is spent on finding out that a replica has recovered."""
+LOOKED_AT = 12
+"""Candidates that ``adaptive`` weighs, drawn at random where there are more: bounds its cost, and keeps balancers that
+know the same from choosing the same replica."""
 
 NEAR = 1.05
-"""Expected delays within 5 % are no difference: estimates are not that good."""
+"""Expected delays within 5 % are no difference: estimates are not that good, and a tie is no reason to herd."""
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceSettings:
-    """A DEGRADED replica gets ``degraded_share`` of what it would get, a new one as much as its part of
-    ``slow_start_s``, and never less than ``least_share``."""
+    """A DEGRADED replica gets ``degraded_share`` of the picks it would get, and one that is new or back a share that
+    grows over ``slow_start_s``, from ``least_share`` on."""
 
     strategy: str = "adaptive"
     degraded_share: float = 0.25
@@ -34,41 +33,10 @@ class BalanceSettings:
     least_share: float = 0.1
 
 
-@dataclass(slots=True)
-class Load:
-    """What one balancer knows of one replica: a snapshot that is updated, not rebuilt. Strategies only read it.
-
-    ``turn`` grows with the picks of the set and says when this one was last picked; ``response_s`` is None before the
-    first answer, percentages until they are reported. ``used`` counts picks since the last report.
-
-    The rest is for ``adaptive``, in expected seconds at pace 1 (policies.pacing): ``pace`` out of ``known`` answers;
-    ``backlog`` of all calls in flight and ``serving`` of the ``busy`` ones that are worked on; of these the sums of
-    their starts (``since``), and of 1 and of starts per expected second (``parts``, ``parts_since``).
-    """
-
-    replica_id: str
-    slots: int = 1
-    active: int = 0
-    turn: int = 0
-    response_s: float | None = None
-    cpu_percent: float | None = None
-    memory_percent: float | None = None
-    used: int = 0
-    error_rate: float = 0.0
-    pace: float = 1.0
-    known: float = 1.0
-    backlog: float = 0.0
-    serving: float = 0.0
-    busy: int = 0
-    since: float = 0.0
-    parts: float = 0.0
-    parts_since: float = 0.0
-    patience: int = PATIENCE
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call that wants a replica: ``expected_s`` at pace 1, and ``usual_s`` of calls; 0 while nothing is known."""
+    """A call that wants a replica, the ``turn``-th of its set: ``expected_s`` it should take at pace 1 where the usual
+    one takes ``usual_s``; both 0 while nothing is known."""
 
     now: float
     turn: int = 0
@@ -79,105 +47,75 @@ class Asked:
 Strategy = Callable[[Sequence[Load], Asked, Random], Load]
 """One of at least one candidate."""
 
-
-_TURN = attrgetter("turn")
-_ACTIVE = attrgetter("active", "turn")
-
-
-def random(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """Any."""
-    return loads[int(rng.random() * len(loads))]
+_turn = attrgetter("turn")
+_active = attrgetter("active", "turn")
 
 
 def round_robin(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
     """Who has not been picked for longest."""
-    return min(loads, key=_TURN)
+    return min(loads, key=_turn)
 
 
 def least_connections(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
     """The fewest calls in flight, then as round_robin."""
-    return min(loads, key=_ACTIVE)
+    return min(loads, key=_active)
 
 
 def response_time(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The lowest average x (1 + 0.1 x active). Who has no average yet counts as an average one."""
-    unknown = _mean([load.response_s for load in loads if load.response_s is not None])
+    """The lowest average x (1 + 0.1 x active), then as round_robin. Who has none yet is taken to be as fast as the
+    fastest: zero would draw every call, and a mean none at all."""
+    unknown = min((load.response_s for load in loads if load.response_s is not None), default=1.0)
     best, lowest = loads[0], float("inf")
     for load in loads:
-        average = unknown if load.response_s is None else load.response_s
-        score = average * (1.0 + 0.1 * load.active)
+        score = (unknown if load.response_s is None else load.response_s) * (1.0 + 0.1 * load.active)
         if score < lowest or (score == lowest and load.turn < best.turn):
             best, lowest = load, score
     return best
 
 
 def resource_usage(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The lowest mean of CPU and memory per cent. What was sent since the last report is not in it yet, and counts
-    as one slot of CPU a call, so that not all calls until the next report go to one replica."""
-    reported = [_mean((load.cpu_percent or 0.0, load.memory_percent or 0.0)) for load in loads if _reports(load)]
-    unknown = _mean(reported)
+    """The lowest mean of CPU and memory per cent, then as round_robin. Who reports none counts as the least used.
+
+    What was picked since the last report is not in it yet, and counts as a slot's worth of CPU each, so that not every
+    call until the next report goes to one replica.
+    """
+    usages = [_usage(load) for load in loads]
+    unknown = min((usage for usage in usages if usage is not None), default=0.0)
     best, lowest = loads[0], float("inf")
-    for load in loads:
-        usage = _mean((load.cpu_percent or 0.0, load.memory_percent or 0.0)) if _reports(load) else unknown
-        score = usage + 50.0 * load.used / load.slots
+    for load, usage in zip(loads, usages, strict=True):
+        reported, unreported = (unknown, load.active) if usage is None else (usage, load.used)
+        score = reported + 50.0 * unreported / load.slots
         if score < lowest or (score == lowest and load.turn < best.turn):
             best, lowest = load, score
     return best
 
 
 def p2c(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The one of two random ones with fewer calls in flight (Mitzenmacher 2001)."""
-    one = loads[int(rng.random() * len(loads))]
-    two = loads[int(rng.random() * len(loads))]
+    """Of two random ones that with fewer calls in flight (Mitzenmacher 2001)."""
+    one = random(loads, asked, rng)
+    two = loads[int(rng.random() * (len(loads) - 1))]
+    two = loads[-1] if two is one else two  # so that each pair of two different ones is as likely as any other
     return two if two.active < one.active else one
 
 
 def adaptive(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
-    """The shortest expected delay, of one at random among near equals."""
+    """The shortest expected delay, at random among near equals; now and then one that has long been too slow."""
+    a_round = len(loads)
     if len(loads) > LOOKED_AT:
-        loads = rng.sample(loads, LOOKED_AT)
-    due = _due(loads, asked)
-    if due:
-        return due
-    expected_s = asked.expected_s or 1.0
-    delays = [_delay_s(load, asked.now, expected_s) for load in loads]
+        loads = [random(loads, asked, rng) for _ in range(LOOKED_AT)]  # a double does no harm
+    if asked.expected_s <= asked.usual_s:  # a long call would wait for long, should that one still be slow
+        for load in loads:
+            if asked.turn - load.turn > load.patience * a_round and not load.active:
+                return load
+    now, expected_s = asked.now, asked.expected_s or 1.0
+    delays = [expected_delay_s(load, now, expected_s) for load in loads]
     limit = min(delays) * NEAR
-    near = [load for load, delay in zip(loads, delays, strict=True) if delay <= limit]
-    return near[int(rng.random() * len(near))]
+    return random([load for load, delay in zip(loads, delays, strict=True) if delay <= limit], asked, rng)
 
 
-def _due(loads: Sequence[Load], asked: Asked) -> Load | None:
-    """Who has been idle for longer than its patience, if the call is not a long one, which would wait for long."""
-    if asked.expected_s > asked.usual_s:
-        return None
-    for load in loads:
-        if asked.turn - load.turn > load.patience and not load.active:
-            return load
-    return None
-
-
-def pace(load: Load, now: float) -> float:
-    """The learnt pace, and slower if what is in flight has taken longer than that already.
-
-    The calls in flight have used ``now x parts - parts_since`` times their expected seconds where ``pace x busy`` was
-    to be expected in the end; the excess counts as if it had been seen on the ``known`` answers.
-    """
-    if load.busy:
-        excess = now * load.parts - load.parts_since - load.pace * load.busy
-        if excess > 0.0:
-            return load.pace + excess / load.known
-    return load.pace
-
-
-def _delay_s(load: Load, now: float, expected_s: float) -> float:
-    current = pace(load, now)
-    delay = current * expected_s
-    if load.active >= load.slots:
-        ahead = max(0.0, current * load.serving - (now * load.busy - load.since))
-        delay += (ahead / load.slots + current * (load.backlog - load.serving)) / load.slots
-    if load.error_rate:
-        delay /= max(0.05, 1.0 - load.error_rate)
-    return delay * (1.0 + 0.02 * load.active / load.slots)
+def random(loads: Sequence[Load], asked: Asked, rng: Random) -> Load:
+    """Any: the yardstick for the others."""
+    return loads[int(rng.random() * len(loads))]
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -191,9 +129,7 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers) if numbers else 0.0
-
-
-def _reports(load: Load) -> bool:
-    return load.cpu_percent is not None or load.memory_percent is not None
+def _usage(load: Load) -> float | None:
+    if load.cpu_percent is None and load.memory_percent is None:
+        return None
+    return ((load.cpu_percent or 0.0) + (load.memory_percent or 0.0)) / 2.0

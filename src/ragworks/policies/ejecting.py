@@ -1,8 +1,11 @@
-"""Outliers among replicas: which is left out for a while, for how long, and when it is let in again.
+"""Outliers among replicas: which is left out, for how long, and when it is let in again.
 
-in rotation ──errors or latency──▶ ejected ──its time is over──▶ on trial ──enough good answers──▶ in rotation
-                                      ▲                              │
-                                      └──── an error, twice as long ─┘
+    in rotation --errors or latency--> ejected --its time is over--> on trial --good answers--> in rotation
+                                          ^                             |
+                                          +---- a fault, twice as long -+
+
+On trial, one call at a time is sent. Where nobody else is left, ejected replicas serve, and good answers let them in
+before their time is over.
 """
 
 from __future__ import annotations
@@ -13,13 +16,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
-MAX_DOUBLINGS = 30  # beyond any ceiling in use, and far from where a float overflows
-FEWEST_PEERS = 2  # of one peer nobody can say which of the two is the outlier
+MAX_DOUBLINGS = 30
+"""Beyond any ceiling in use, and far from where a float overflows."""
+
+FEWEST_PEERS = 2
+"""Of two replicas nobody can say which is the slow one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EjectSettings:
-    """``max_ejected_share`` 0 ejects nobody; else one may always go where there are two, and never the last."""
+    """Ejected is who failed ``errors_in_row`` calls, or more than ``error_share`` of at least ``min_calls`` lately
+    (fading over ``window_s``), or answers ``latency_factor`` times slower than the median of its peers.
+
+    The first time for ``base_s``, then doubling to ``max_s``. At most ``max_ejected_share`` are out at once, though one
+    may be where there are two, and never the last. A share of 0 ejects nobody.
+    """
 
     errors_in_row: int = 3
     error_share: float = 0.5
@@ -34,7 +45,8 @@ class EjectSettings:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What calls to one replica came to lately; ``response_s`` is the mean of good answers, None without any."""
+    """What calls to one replica came to lately, since its ejection if it is out; ``response_s`` is the average of good
+    answers, None without any."""
 
     calls: float = 0.0
     errors: float = 0.0
@@ -44,10 +56,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """``until`` is when an ejection ends (None: in rotation), ``ejections`` how many came on each other's heels."""
+    """``until`` is when the ejection ends that a replica is under (None: in rotation); ``ejections`` so far that
+    belong together, the last of which was over at ``back_at``."""
 
     until: float | None = None
     ejections: int = 0
+    back_at: float = -math.inf
 
 
 class Action(StrEnum):
@@ -63,48 +77,57 @@ class Verdict:
     reason: str
 
 
-def allowed(settings: EjectSettings, replicas: int) -> int:
-    """How many of so many replicas may be out at once."""
-    if settings.max_ejected_share <= 0:
-        return 0
-    return min(replicas - 1, max(1, math.floor(settings.max_ejected_share * replicas)))
-
-
 def judge(
     settings: EjectSettings,
     seen: Seen,
     standing: Standing,
     peers_response_s: Sequence[float],
-    ejected: int,
+    out: int,
     replicas: int,
     now: float,
 ) -> Verdict:
-    """Whether a replica of so many stays where it is, of which so many are ejected or on trial.
+    """Whether a replica goes, comes back, or stays where it is; ``out`` of ``replicas`` are ejected or unhealthy.
 
-    On trial, ``seen`` is of the trials alone. Nothing known yet: it stays. The last one, or too many out: it stays.
-    An ejection that follows another within twice its length counts as one more of the same trouble.
+    Nothing known yet: it stays. Everything dead, or only this one left: it stays, since there is nobody to take over.
     """
-    fault = _fault(settings, seen, standing, peers_response_s)
-    if standing.until is not None:
-        if fault:
-            return _eject(settings, standing, now, f"on trial: {fault}")
-        if seen.calls >= settings.good_trials:
-            return Verdict(Action.READMIT, Standing(None, standing.ejections), f"{seen.calls:g} good answers on trial")
+    on_trial = standing.until is not None
+    fault = _fault(settings, seen, peers_response_s, on_trial)
+    if standing.until is None:
+        if not fault:
+            return Verdict(Action.KEEP, standing, "no outlier")
+        if out >= most_out(settings, replicas):
+            return Verdict(Action.KEEP, standing, f"{fault}, but {out} of {replicas} are out already")
+        return _eject(settings, standing, now, fault)
+    if fault:
+        if standing.until > now:
+            return Verdict(Action.KEEP, standing, f"{fault} before its trial")
+        return _eject(settings, standing, now, f"on trial: {fault}")
+    if seen.calls < settings.good_trials:
         return Verdict(Action.KEEP, standing, "on trial")
-    if not fault:
-        return Verdict(Action.KEEP, standing, "no outlier")
-    if ejected >= allowed(settings, replicas):
-        return Verdict(Action.KEEP, standing, f"{fault}, but {ejected} of {replicas} are out already")
-    return _eject(settings, standing, now, fault)
+    return Verdict(Action.READMIT, Standing(None, standing.ejections, now), f"{seen.calls:g} good answers on trial")
+
+
+def most_out(settings: EjectSettings, replicas: int) -> int:
+    """How many of so many replicas may be out at once."""
+    if settings.max_ejected_share <= 0:
+        return 0
+    return max(0, min(replicas - 1, max(1, math.floor(settings.max_ejected_share * replicas))))
 
 
 def _eject(settings: EjectSettings, standing: Standing, now: float, reason: str) -> Verdict:
-    for_s = min(settings.max_s, settings.base_s * 2.0 ** min(standing.ejections, MAX_DOUBLINGS))
-    return Verdict(Action.EJECT, Standing(now + for_s, standing.ejections + 1), f"{reason}; out for {for_s:g} s")
+    ejections = standing.ejections
+    # Trouble that comes back within twice the last ejection's length is the same trouble.
+    if standing.until is None and now - standing.back_at > 2.0 * _length_s(settings, ejections):
+        ejections = 0
+    length_s = _length_s(settings, ejections + 1)
+    return Verdict(Action.EJECT, Standing(now + length_s, ejections + 1), f"{reason}; out for {length_s:g} s")
 
 
-def _fault(settings: EjectSettings, seen: Seen, standing: Standing, peers_response_s: Sequence[float]) -> str | None:
-    on_trial = standing.until is not None
+def _length_s(settings: EjectSettings, ejections: int) -> float:
+    return min(settings.max_s, settings.base_s * 2.0 ** min(max(ejections - 1, 0), MAX_DOUBLINGS))
+
+
+def _fault(settings: EjectSettings, seen: Seen, peers_response_s: Sequence[float], on_trial: bool) -> str | None:
     if seen.errors_in_row >= (1 if on_trial else settings.errors_in_row):
         return f"{seen.errors_in_row} errors in a row"
     if seen.calls < (1 if on_trial else settings.min_calls):
@@ -112,7 +135,7 @@ def _fault(settings: EjectSettings, seen: Seen, standing: Standing, peers_respon
     if seen.errors > settings.error_share * seen.calls:
         return f"{seen.errors:.0f} errors in {seen.calls:.0f} calls"
     if seen.response_s is not None and len(peers_response_s) >= FEWEST_PEERS:
-        usual = median(peers_response_s)
-        if seen.response_s > settings.latency_factor * usual:
-            return f"{seen.response_s:.3g} s an answer where its peers take {usual:.3g} s"
+        usual_s = median(peers_response_s)
+        if seen.response_s > settings.latency_factor * usual_s:
+            return f"{seen.response_s:.3g} s an answer where its peers take {usual_s:.3g} s"
     return None

@@ -139,3 +139,95 @@ def _complaints(settings: HealthSettings, seen: Seen) -> Iterable[tuple[Health, 
     if seen.memory_percent is not None and seen.memory_percent > settings.memory_percent:
         health = Health.UNHEALTHY if seen.memory_percent > 100 else Health.DEGRADED
         yield health, f"it uses {seen.memory_percent:.0f} % of the memory it may use"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """When the machine has too little left. A person notices 0.1 s of lag; a probe with the usual timeout of 1 s fails
+    from there on. A disk is nearly full below ``low_disk_bytes``, or ``low_disk_share`` of a small one."""
+
+    degraded_lag_s: float = 0.1
+    unhealthy_lag_s: float = 1.0
+    low_disk_bytes: int = 2 * 1024**3
+    low_disk_share: float = 0.1
+    low_memory_share: float = 0.05
+    stuck_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSeen:
+    """What the machine has left, None where it is not known; ``own_memory_bytes`` is of the server and its children."""
+
+    loop_lag_s: float | None = None
+    disk_free_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    own_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One thing that is not well, and what to do."""
+
+    health: Health
+    reason: str
+
+
+def machine_signals(settings: MachineSettings, seen: MachineSeen) -> tuple[Signal, ...]:
+    """All that is not well; nothing known, nothing said."""
+    return tuple(
+        signal
+        for signal in (_lag(settings, seen), _disk(settings, seen), _memory(settings, seen))
+        if signal is not None
+    )
+
+
+def queue_signal(settings: MachineSettings, waiting: int, oldest_s: float, quiet_s: float) -> Signal | None:
+    """Whether a queue stands still: one waits for long, and none ended for as long. A long queue is no ailment."""
+    if waiting and min(oldest_s, quiet_s) >= settings.stuck_s:
+        reason = (
+            f"{waiting} documents wait or run, the oldest for {oldest_s:.0f} s, and none ended in {quiet_s:.0f} s; see "
+            "`ragworks jobs` and the log"
+        )
+        return Signal(Health.DEGRADED, reason)
+    return None
+
+
+def worst(signals: Sequence[Signal]) -> Signal:
+    """All of them as one: as bad as the worst, with every reason."""
+    health = max((signal.health for signal in signals), key=BADNESS.__getitem__, default=Health.HEALTHY)
+    return Signal(health, "; ".join(signal.reason for signal in signals))
+
+
+def _lag(settings: MachineSettings, seen: MachineSeen) -> Signal | None:
+    lag_s = seen.loop_lag_s
+    if lag_s is None or lag_s < settings.degraded_lag_s:
+        return None
+    health = Health.UNHEALTHY if lag_s >= settings.unhealthy_lag_s else Health.DEGRADED
+    return Signal(
+        health, f"the event loop was {lag_s:.2g} s late, so that every request waited; give it more of a core"
+    )
+
+
+def _disk(settings: MachineSettings, seen: MachineSeen) -> Signal | None:
+    free, total = seen.disk_free_bytes, seen.disk_total_bytes
+    if free is None or total is None or free >= min(settings.low_disk_bytes, settings.low_disk_share * total):
+        return None
+    reason = (
+        f"{free / 1024**2:.0f} MiB of {total / 1024**2:.0f} MiB are left on the disk of the data folder; free space, "
+        "or documents will be refused"
+    )
+    return Signal(Health.DEGRADED, reason)
+
+
+def _memory(settings: MachineSettings, seen: MachineSeen) -> Signal | None:
+    free, total = seen.memory_available_bytes, seen.memory_total_bytes
+    if free is None or total is None or free >= settings.low_memory_share * total:
+        return None
+    own = "" if seen.own_memory_bytes is None else f"; this server takes {seen.own_memory_bytes / 1024**2:.0f} MiB"
+    reason = (
+        f"{free / 1024**2:.0f} MiB of {total / 1024**2:.0f} MiB of memory are available{own}; run fewer replicas "
+        "and workers, or end what else runs here"
+    )
+    return Signal(Health.DEGRADED, reason)

@@ -15,13 +15,15 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, restarting, retrying, scaling
+from ragworks.policies import admission, ejecting, health, holding, restarting, retrying, scaling
 
 Json = Any
 
 POLICIES: Mapping[str, Callable[..., Any]] = {
     "admission.decide": admission.decide,
     "ejecting.judge": ejecting.judge,
+    "health.judge": health.judge,
+    "holding.hold": holding.hold,
     "restarting.decide": restarting.decide,
     "retrying.decide": retrying.decide,
     "scaling.decide": scaling.decide,
@@ -77,7 +79,10 @@ def encoded(value: Any) -> Json:
     """``value`` as JSON. Raises ValueError for what has no form here: functions, arrays, a Random for its seed."""
     if isinstance(value, Enum):
         return encoded(value.value)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        # Half a surrogate pair, as in the name of a file that is no UTF-8, could be neither stored nor sent.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))

@@ -15,6 +15,8 @@ from random import Random
 
 from ragworks.policies.retrying import RetrySettings, backoff_s
 
+LOOP_JITTER = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class RestartSettings:
@@ -90,7 +92,7 @@ def decide(settings: RestartSettings, state: RestartState, now: float, rng: Rand
 
 def _in_crash_loop(settings: RestartSettings, state: RestartState, rng: Random) -> RestartDecision:
     # Jitter upwards only: the delay is the least that passes.
-    delay = _bearable(settings, state, settings.crash_loop_delay_s * (1.0 + rng.uniform(0.0, 0.25)))
+    delay = _bearable(settings, state, settings.crash_loop_delay_s) * (1.0 + rng.uniform(0.0, LOOP_JITTER))
     if state.failures > settings.budget:
         loop = f"{state.failures} ends, and never up for {settings.stable_s:.0f} s between them"
     else:

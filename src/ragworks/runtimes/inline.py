@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 
 from ragworks.control_protocols import ReplicaSpec, Usage
-from ragworks.errors import NotReady, RagworksError, ReplicaLost
+from ragworks.errors import RagworksError, ReplicaLost
 from ragworks.protocols import Service
+from ragworks.runtimes.admission import MAX_CALLS, Admission
 from ragworks.runtimes.verbs import translated, verb_of
 
 SHUTDOWN_LIMIT_S = 10.0
@@ -23,7 +24,7 @@ class InlineRuntime:
     """Starts replicas in this process. What they take cannot be told from the rest of it, and one that holds the event
     loop holds everyone. Arguments and results are passed as they are, not copied."""
 
-    def __init__(self, *, max_calls: int = 64) -> None:
+    def __init__(self, *, max_calls: int = MAX_CALLS) -> None:
         self._max_calls = max_calls
         self._replicas: list[InlineReplica] = []
 
@@ -51,10 +52,9 @@ class InlineReplica:
 
     def __init__(self, replica_id: str, spec: ReplicaSpec, service: Service, max_calls: int) -> None:
         self.id, self.spec, self.pid = replica_id, spec, os.getpid()
-        self._service, self._max_calls = service, max_calls
-        self._calls: set[_Asked] = set()
-        self._no_calls = asyncio.Event()
-        self._asked_to_end = ""
+        self._service = service
+        self._admission: Admission[_Asked] = Admission(replica_id, max_calls)
+        self.slots = 1
         self._stopping: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -62,7 +62,7 @@ class InlineReplica:
         return not self._ended.done()
 
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
-        with self._asking() as asked:
+        with self._asking(verb) as asked:
             async with asked.within(timeout_s, verb):
                 found = verb_of(self._service, verb)(*arguments, **named)
                 return _read_only(await found if inspect.isawaitable(found) else found)
@@ -70,7 +70,7 @@ class InlineReplica:
     async def stream(
         self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any
     ) -> AsyncIterator[Any]:
-        with self._asking() as asked:
+        with self._asking(verb) as asked:
             async with asked.within(timeout_s, verb):
                 items = verb_of(self._service, verb)(*arguments, **named)
             async with contextlib.aclosing(items):
@@ -88,25 +88,21 @@ class InlineReplica:
         return await asyncio.shield(self._ended)
 
     async def stop(self, drain_s: float) -> None:
-        self._asked_to_end = self._asked_to_end or "was stopped"
+        self._admission.ending = self._admission.ending or "was stopped"
         if self._stopping is None:  # each stop awaits it
             self._stopping = asyncio.create_task(self._stop(drain_s), name=f"replica-{self.id}-stop")
         await asyncio.shield(self._stopping)
 
     async def kill(self) -> None:
-        self._asked_to_end = self._asked_to_end or "was killed by the server"
-        self._end(self._asked_to_end)
+        self._admission.ending = self._admission.ending or "was killed by the server"
+        self._end(self._admission.ending)
 
     async def _stop(self, drain_s: float) -> None:
-        if self._calls:
-            self._no_calls.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_s):
-                    await self._no_calls.wait()
+        await self._admission.drain(drain_s)
         self._lose(f"{self.id} was stopped before it answered")
         if not self.alive():
             return
-        why = self._asked_to_end
+        why = self._admission.ending
         try:
             async with asyncio.timeout(SHUTDOWN_LIMIT_S):
                 await self._service.shutdown()
@@ -116,30 +112,21 @@ class InlineReplica:
 
     def _end(self, why: str) -> None:
         if self.alive():
+            self._admission.gone = why
             self._ended.set_result(why)
             self._lose(f"{self.id} was lost before it answered: it {why}")
-            self._no_calls.set()
 
     def _lose(self, why: str) -> None:
-        for asked in self._calls:
+        for asked in self._admission.waiting:
             asked.lose(why)
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[_Asked]:
+    def _asking(self, verb: str) -> Iterator[_Asked]:
         """A call in flight. Raises NotReady and ReplicaLost."""
-        if not self.alive():
-            raise ReplicaLost(f"{self.id} is gone: it {self._ended.result()}")
-        if self._asked_to_end:
-            raise NotReady(f"{self.id} takes no more calls: it {self._asked_to_end}")
-        if len(self._calls) >= self._max_calls:
-            raise NotReady(f"{self.id} has {len(self._calls)} calls in flight, and takes {self._max_calls}")
-        self._calls.add(asked := _Asked(self.id))
-        try:
+        self._admission.check(verb, len(self._admission.waiting))
+        asked = _Asked(self.id)
+        with self._admission.holding(asked):
             yield asked
-        finally:
-            self._calls.discard(asked)
-            if not self._calls:
-                self._no_calls.set()
 
 
 class _Asked:

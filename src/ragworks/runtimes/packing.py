@@ -11,8 +11,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from ragworks.errors import InvalidInput
+
 LONG = 256 * 1024
 """Bytes of pickle. More is packed in a thread, where it would hold the event loop for a millisecond and longer."""
+
+MOST_BYTES = 1024**3
+"""Of one message: what is longer is a mistake, and would be held in memory twice."""
 
 ALIGNMENT = 64  # a cache line; vector instructions want their numbers there
 _LENGTH = struct.Struct("<Q")
@@ -22,7 +27,7 @@ _PADDING = bytes(ALIGNMENT)
 async def pack(value: Any) -> list[memoryview]:
     """The parts of a message. They share the memory of the value's arrays until they are sent.
 
-    Raises whatever keeps the value from being pickled.
+    Raises InvalidInput when there are too many bytes, and whatever keeps the value from being pickled.
     """
     try:
         return _packed(value, LONG)
@@ -53,6 +58,8 @@ def _packed(value: Any, limit: int | None) -> list[memoryview]:
         gap = -at % ALIGNMENT
         parts += (memoryview(_PADDING)[:gap], one)
         at += gap + len(one)
+    if at > MOST_BYTES:
+        raise InvalidInput(f"a message may have {MOST_BYTES} bytes, this has {at}; send it in parts")
     return [part for part in parts if len(part)]
 
 

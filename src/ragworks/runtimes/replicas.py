@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 import structlog
 
 from ragworks.control_protocols import ReplicaSpec, Usage
-from ragworks.errors import InvalidInput, NotReady, RagworksError, ReplicaLost
+from ragworks.errors import InvalidInput, RagworksError, ReplicaLost
+from ragworks.runtimes.admission import MAX_CALLS, Admission
 from ragworks.runtimes.channel import Channel
 from ragworks.runtimes.child import unpacked_error
 from ragworks.runtimes.host import CALL, CANCEL, ERROR, MORE, RESULT, START, STOP, STREAM, WINDOW
@@ -24,7 +25,6 @@ log = structlog.get_logger("ragworks.replicas")
 
 SHUTDOWN_LIMIT_S = 10.0  # behind the drain; what takes longer is killed
 CLOSED_LIMIT_S = 1.0  # for a process to end that has closed its channel
-PROBES = 8  # calls of check_health beyond max_calls: a full replica is not a dead one
 
 
 class ProcessRuntime:
@@ -33,14 +33,16 @@ class ProcessRuntime:
     ``max_calls`` may be in flight to one replica; one whose caller gave up counts until the replica lets go of it.
     """
 
-    def __init__(self, *, max_calls: int = 64, niceness: int = 0) -> None:
+    def __init__(self, *, max_calls: int = MAX_CALLS, niceness: int = 0) -> None:
         self._max_calls, self._niceness = max_calls, niceness
         self._replicas: set[ProcessReplica] = set()
+        self._left = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._left = True
         await asyncio.shield(asyncio.gather(*(replica.kill() for replica in list(self._replicas))))
 
     async def start(self, spec: ReplicaSpec, replica_id: str) -> ProcessReplica:
@@ -62,6 +64,8 @@ class ProcessRuntime:
         replica.keeper.add_done_callback(lambda _: self._replicas.discard(replica))
         self._replicas.add(replica)
         try:
+            if self._left:  # while the process was born
+                raise ReplicaLost(f"{replica_id} was not started: the runtime is closed")
             await replica.initialize(parts)
         except BaseException:
             await asyncio.shield(replica.kill())
@@ -78,13 +82,12 @@ class ProcessReplica:
 
     def __init__(self, replica_id: str, spec: ReplicaSpec, child: Child, max_calls: int) -> None:
         self.id, self.spec, self.pid = replica_id, spec, child.pid
-        self._child, self._max_calls = child, max_calls
+        self._child = child
+        self._admission: Admission[_Asked] = Admission(replica_id, max_calls)
+        self.slots = 1
         self._channel = Channel(child.channel, self._heard, self._closed)
         self._numbers = itertools.count()
         self._calls: dict[int, _Asked] = {}  # those that the replica has not let go of
-        self._waiting: set[_Asked] = set()  # those that somebody here waits for
-        self._nobody_waits = asyncio.Event()
-        self._asked_to_end = ""
         self._stopping: asyncio.Task[None] | None = None
         self.keeper = asyncio.create_task(self._keep(), name=f"replica-{replica_id}")
         """Done when the process is gone and every caller knows; its result is why."""
@@ -122,22 +125,18 @@ class ProcessReplica:
         return await asyncio.shield(self.keeper)
 
     async def stop(self, drain_s: float) -> None:
-        self._asked_to_end = self._asked_to_end or "was stopped"
+        self._admission.ending = self._admission.ending or "was stopped"
         if self._stopping is None:  # each stop awaits it, or the replica's end does
             self._stopping = asyncio.create_task(self._stop(drain_s), name=f"replica-{self.id}-stop")
         await asyncio.shield(self._stopping)
 
     async def kill(self) -> None:
-        self._asked_to_end = self._asked_to_end or "was killed by the server"
+        self._admission.ending = self._admission.ending or "was killed by the server"
         self._child.kill()
         await self.ended()
 
     async def _stop(self, drain_s: float) -> None:
-        if self._waiting:
-            self._nobody_waits.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_s):
-                    await self._nobody_waits.wait()
+        await self._admission.drain(drain_s)
         self._lose(f"{self.id} was stopped before it answered")
         self._channel.send(next(self._numbers), STOP)
         try:
@@ -152,8 +151,9 @@ class ProcessReplica:
         why = how + (f"; it said last: {said}" if said else "")
         self._channel.finish()
         self._calls.clear()
-        if self._asked_to_end:
-            why = f"{self._asked_to_end} ({why})"
+        if self._admission.ending:
+            why = f"{self._admission.ending} ({why})"
+        self._admission.gone = why
         self._lose(f"{self.id} was lost before it answered: it {why}")
         await self._child.end()
         return why
@@ -163,27 +163,19 @@ class ProcessReplica:
         asyncio.get_running_loop().call_later(CLOSED_LIMIT_S, self._child.kill)
 
     def _lose(self, why: str) -> None:
-        for asked in self._waiting:
+        for asked in self._admission.waiting:
             asked.put(ERROR, ReplicaLost(why))
 
     @contextlib.contextmanager
     def _asking(self, verb: str) -> Iterator[_Asked]:
         """A call in flight, given up on the way out if it has not been answered. Raises NotReady and ReplicaLost."""
-        if self.keeper.done():
-            raise ReplicaLost(f"{self.id} is gone: it {self.keeper.result()}")
-        if self._asked_to_end:
-            raise NotReady(f"{self.id} takes no more calls: it {self._asked_to_end}")
-        if len(self._calls) >= self._max_calls + (PROBES if verb == "check_health" else 0):
-            raise NotReady(f"{self.id} has {len(self._calls)} calls in flight, and takes {self._max_calls}")
+        self._admission.check(verb, len(self._calls))
         number = next(self._numbers)
         asked = self._calls[number] = _Asked(number)
-        self._waiting.add(asked)
         try:
-            yield asked
+            with self._admission.holding(asked):
+                yield asked
         finally:
-            self._waiting.discard(asked)
-            if not self._waiting:
-                self._nobody_waits.set()
             if number in self._calls:
                 if not asked.sent or self._channel.withdraw(number):
                     del self._calls[number]

@@ -11,9 +11,11 @@ from typing import Any
 
 import structlog
 
+from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
+from ragworks.policies.health import MachineSettings, Signal, queue_signal
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
 from ragworks.records import OpenWork, Requeued
@@ -66,10 +68,11 @@ class DocumentProcessor:
         store: DocumentStore,
         clock: Clock,
         rng: Random,
-        workers: int = 1,
+        workers: Callable[[], int] = lambda: 1,
         on_stage_end: OnStageEnd = lambda stage, seconds: None,
         on_document: OnDocument = lambda outcome: None,
         webhooks: Webhooks | None = None,
+        record: Record = unrecorded,
     ) -> None:
         self._settings, self._queue = settings, queue
         self._reader, self._embedder, self._store, self._clock = reader, embedder, store, clock
@@ -81,6 +84,8 @@ class DocumentProcessor:
         self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
+        self._oldest_s = 0.0
+        self._ended_at = clock.monotonic()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
         self._job_news: dict[str, asyncio.Event] = {}
@@ -92,11 +97,13 @@ class DocumentProcessor:
             clock=clock,
             forecast=self._forecast,
             runner=self._required,
+            record=record,
         )
 
     # service
 
     async def initialize(self) -> None:
+        self._ended_at = self._clock.monotonic()
         await self._intake.look()
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
@@ -132,8 +139,18 @@ class DocumentProcessor:
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
         await self._intake.look()
+        oldest_at = await self._queue.oldest_at()
+        self._oldest_s = 0.0 if oldest_at is None else max(0.0, self._clock.now() - oldest_at)
         self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
-        return ServiceHealth(NAME, Health.HEALTHY, error_count=self._counts["processing_errors"], details=self.stats())
+        found, details = self._stuck(), dict(self.stats())
+        if found:
+            details["reason"] = found.reason
+        status = found.health if found else Health.HEALTHY
+        return ServiceHealth(NAME, status, error_count=self._counts["processing_errors"], details=details)
+
+    def _stuck(self) -> Signal | None:
+        quiet_s = self._clock.monotonic() - self._ended_at
+        return queue_signal(MachineSettings(), self._intake.load.documents, self._oldest_s, quiet_s)
 
     def stats(self) -> Mapping[str, Any]:
         average = sum(self._seconds) / len(self._seconds) if self._seconds else 0.0
@@ -143,6 +160,7 @@ class DocumentProcessor:
             "average_processing_time": average,
             "queue_size": self._intake.load.documents,
             "queue_bytes": self._intake.load.size_bytes,
+            "oldest_waiting_s": self._oldest_s,
             "running": running,
             **self._estimate_errors,
         }
@@ -204,11 +222,12 @@ class DocumentProcessor:
         if outcome.cost:
             self._learnt = learn(self._learnt, outcome.cost)
         self._intake.ended()
+        self._ended_at = self._clock.monotonic()
         self._seconds.append(seconds)
         self._counts["processing_errors" if outcome.kind == "failed" else "documents_processed"] += 1
 
     def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
-        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers)
+        return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers())
 
     async def _prune(self) -> None:
         """Forget what ended long ago, for as long as the service runs."""

@@ -77,6 +77,7 @@ class EmbeddingsService:
         self._card: ModelCard | None = None
         self._counts = {"texts": 0, "memory_hits": 0, "stored_hits": 0, "model_texts": 0, "failed_texts": 0}
         self._at_engine = 0
+        self._failing = ""  # what the engines said last, unless it was a vector
 
     async def initialize(self) -> None:
         """Learn which model answers. Raises NotReady while no engine is up."""
@@ -126,10 +127,12 @@ class EmbeddingsService:
         return result
 
     async def check_health(self) -> ServiceHealth:
-        """Of the front: how the engines are is asked of each of them."""
-        up = self._card is not None
-        details = {"model": self._card.name, "queue_size": self._at_engine} if self._card else {"reason": NOT_LOADED}
-        status = Health.HEALTHY if up else Health.UNHEALTHY
+        """As calls to the engines went lately; how each of the engines is, it says itself."""
+        status, details = Health.HEALTHY, dict[str, Any](queue_size=self._at_engine)
+        if self._card is None:
+            status, details = Health.UNHEALTHY, {"reason": NOT_LOADED}
+        elif self._failing:
+            status, details = Health.DEGRADED, {**details, "reason": f"the last call failed: {self._failing}"}
         return ServiceHealth(NAME, status, last_check=self._clock.now(), details=details)
 
     def stats(self) -> Mapping[str, Any]:
@@ -243,11 +246,14 @@ class EmbeddingsService:
     async def _piece(self, texts: Sequence[str], kind: TextKind) -> list[Embedded]:
         self._at_engine += len(texts)
         try:
-            return unpacked(await self._engine.embed(texts, kind))
+            outcomes = unpacked(await self._engine.embed(texts, kind))
         except Exception as error:  # whatever became of the engine: each text says so, and may be tried again
-            return [failure(error)] * len(texts)
+            outcomes = [failure(error)] * len(texts)
         finally:
             self._at_engine -= len(texts)
+        lost = all(one.vector is None and one.transient for one in outcomes)
+        self._failing = outcomes[0].reason if lost else ""
+        return outcomes
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -7,9 +7,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import blake2b
+from typing import Any
 
+from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DocumentTooLarge, IdempotencyKeyInUse, QueueFull, SourceUnreadable, SubmissionTooLarge
-from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, places
+from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, lately, places
 from ragworks.protocols import Clock, DocumentStore
 from ragworks.records import Acceptance, Incoming, Load
 from ragworks.settings import ProcessorSettings
@@ -39,9 +42,11 @@ class Intake:
         clock: Clock,
         forecast: Forecast,
         runner: Callable[[], JobRunner],
+        record: Record = unrecorded,
     ) -> None:
         self._settings, self._queue, self._blobs, self._store = settings, queue, blobs, store
         self._clock, self._forecast, self._runner = clock, forecast, runner
+        self._record = record
         self.load = Load(0, 0)
         self._promises: tuple[Promise, ...] = ()
         self._busy_since = clock.monotonic()
@@ -61,7 +66,11 @@ class Intake:
 
     async def refusal(self) -> QueueFull:
         """What one more document is told while there is no room for it."""
-        return _full(await self._decide(1, 0, None))
+        inputs = await self._asked(1, 0, None)
+        decision = decide(**inputs)
+        if not decision.admitted:
+            self._note_refusal(inputs, decision)
+        return _full(decision)
 
     async def submit(
         self,
@@ -101,7 +110,10 @@ class Intake:
         sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
         fitting = [size for size in sizes if size <= self._settings.max_document_bytes]
         if uploads and not fitting:
-            raise DocumentTooLarge(self._too_large(min(sizes)))
+            message = self._too_large(min(sizes))
+            limit = self._settings.max_document_bytes
+            self._record("refused", reason=message, inputs={"size_bytes": min(sizes), "max_document_bytes": limit})
+            raise DocumentTooLarge(message)
         await self._admit(len(fitting), sum(fitting), wait, key)
         room = self.room(len(fitting))
         kept: list[Incoming] = []
@@ -131,10 +143,13 @@ class Intake:
     async def _admit(self, documents: int, size_bytes: int, wait: bool, key: str | None = None) -> None:
         while True:
             news = self._runner().news
-            decision = await self._decide(documents, size_bytes, key)
+            inputs = await self._asked(documents, size_bytes, key)
+            decision = decide(**inputs)
             if decision.admitted:
                 self._promises = decision.promises
                 return
+            if not (wait and decision.possible):
+                self._note_refusal(inputs, decision)
             if not decision.possible:
                 raise SubmissionTooLarge(f"this submission can never fit: {decision.reason}; send it in parts")
             if not wait:
@@ -142,18 +157,25 @@ class Intake:
                 raise _full(decision)
             await self._runner().changed(news, decision.retry_after_s)
 
-    async def _decide(self, documents: int, size_bytes: int, key: str | None) -> Admission:
+    async def _asked(self, documents: int, size_bytes: int, key: str | None) -> dict[str, Any]:
+        """What ``decide`` is asked with now."""
         await self.look()
+        now = self._clock.monotonic()
         seen = QueueState(
             self.load.documents,
             self.load.size_bytes,
             self._settings.max_queue_size,
             self._settings.max_queue_bytes,
-            tuple(self._ended_at),
+            lately(self._ended_at, now),
             self._busy_since,
             self._promises,
         )
-        return decide(seen, documents, size_bytes, self._clock.monotonic(), key or "")
+        # Not the key itself: it is the client's, and events are read by others.
+        who = blake2b(key.encode(), digest_size=8).hexdigest() if key else ""
+        return {"seen": seen, "documents": documents, "size_bytes": size_bytes, "now": now, "who": who}
+
+    def _note_refusal(self, inputs: dict[str, Any], decision: Admission) -> None:
+        self._record("refused", reason=decision.reason, policy="admission.decide", inputs=inputs, decision=decision)
 
     async def _keep_all(self, uploads: Sequence[Upload], sizes: Sequence[int], kept: list[Incoming]) -> None:
         """A few at a time, so that their fsyncs share the disk's commits. What was kept is in ``kept``, in order."""

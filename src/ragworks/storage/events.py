@@ -34,7 +34,7 @@ COLUMNS = "at, action, service, replica, policy, inputs, decision, reason, count
 
 
 class SqliteEvents:
-    """An EventLog (control_protocols) in one file. ``open`` before use, ``close`` after; both block."""
+    """An EventLog (control_protocols) in one file. ``open`` before writing, ``close`` after; both block."""
 
     def __init__(self, path: Path, settings: EventSettings, clock: Clock) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class SqliteEvents:
         # One thread and one connection: events are few, and their order is that of their ids.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
         self._db: sqlite3.Connection | None = None
-        self._closed = True
+        self._closed = False
 
     def open(self) -> None:
         """Create the file if there is none. Raises DataFolderNewer.
@@ -96,16 +96,16 @@ class SqliteEvents:
         return result
 
     def _open(self) -> None:
-        self._closed = False
         try:
             with contextlib.suppress(StorageFull):  # the next write tries again
-                self._transaction(self._forget)
+                self._transaction(_prove)
         except DataFolderDamaged as error:
             aside = self.path.with_name(f"{self.path.name}.damaged")
             self._let_go()
-            os.replace(self.path, aside)
-            for rest in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be moved stays, and events are not kept
+                os.replace(self.path, aside)
+                for rest in ("-wal", "-shm"):
+                    self.path.with_name(self.path.name + rest).unlink(missing_ok=True)
             log.error("events_damaged", action="events_damaged", error=str(error), kept_as=str(aside))
 
     def _opened(self) -> sqlite3.Connection:
@@ -147,6 +147,12 @@ class SqliteEvents:
         db, self._db = self._db, None
         if db is not None:
             db.close()
+
+
+def _prove(db: sqlite3.Connection) -> None:
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {found}")
 
 
 def _create(db: sqlite3.Connection) -> None:

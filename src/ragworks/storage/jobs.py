@@ -91,6 +91,17 @@ class SqliteJobs:
         """Documents and bytes that wait or run."""
         return await self._database.read(_load)
 
+    async def oldest_at(self) -> float | None:
+        """When the document that has waited longest was submitted; None when none waits."""
+
+        def work(db: sqlite3.Connection) -> float | None:
+            # Both conditions: the first is the one that the index of open tasks is made for.
+            waiting = f"SELECT job_id FROM tasks WHERE state IN {OPEN} AND state = 'queued'"
+            found: float | None = db.execute(f"SELECT min(created_at) FROM jobs WHERE id IN ({waiting})").fetchone()[0]
+            return found
+
+        return await self._database.read(work)
+
     # working
 
     async def claim(self, held: Iterable[str] = ()) -> Task | None:

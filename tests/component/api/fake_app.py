@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ragworks.clock import SystemClock
+from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
 from ragworks.errors import (
     CollectionExists,
@@ -18,9 +20,11 @@ from ragworks.errors import (
     DocumentNotFound,
     JobNotFound,
     NotReady,
+    ServiceNotFound,
 )
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
+from ragworks.testing import MemoryEvents
 from ragworks.types import (
     Answer,
     CacheReport,
@@ -224,6 +228,8 @@ class FakeEmbeddings:
 class FakeOrchestrator:
     def __init__(self) -> None:
         self.down: dict[str, str] = {}
+        self.health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
+        self.scaled: list[tuple[str, int, str]] = []
 
     def require(self, name: str) -> None:
         if name in self.down:
@@ -232,10 +238,18 @@ class FakeOrchestrator:
     def ready(self) -> tuple[bool, Mapping[str, str]]:
         return not self.down, dict(self.down)
 
+    async def scale(self, name: str, instances: int, reason: str) -> None:
+        if name != "embeddings_service":
+            raise ServiceNotFound(name, ["embeddings_service"])
+        self.scaled.append((name, instances, reason))
+
+    def report(self, name: str) -> ServiceReport:
+        replicas = tuple(ReplicaReport(f"{name}-{n}", None, "starting", "1", note="soon") for n in range(2))
+        return ServiceReport(name, "started", None, (), None, replicas, {})
+
     async def services(self) -> list[ServiceReport]:
-        health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
         replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2)
-        up = ServiceReport("vector_store", "started", None, (), health, (replica,), {"chunks": 2})
+        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2})
         return [up, *(ServiceReport(name, "failed", why, (), None, (), {}) for name, why in self.down.items())]
 
 
@@ -245,6 +259,8 @@ class FakeApp:
         settings.setdefault("embeddings_service", {"model_name": "hashing"})
         self.settings: Settings = load(environ={}, server={"data": str(data)}, **settings)
         self.metrics = Metrics()
+        self.events = MemoryEvents()
+        self.journal = Journal(self.events, SystemClock())
         self.orchestrator = FakeOrchestrator()
         self.vector_store = FakeVectorStore()
         self.embeddings_service = FakeEmbeddings()

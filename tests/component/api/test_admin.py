@@ -5,6 +5,7 @@ import re
 import httpx
 
 from component.api.fake_app import FakeApp
+from ragworks.types import Health, ServiceHealth
 
 
 async def test_the_process_is_alive_whatever_its_services_are(client: httpx.AsyncClient, app: FakeApp) -> None:
@@ -21,6 +22,14 @@ async def test_readiness_names_what_is_not_up_and_why(client: httpx.AsyncClient,
     assert answer.json()["services"] == {"vector_store": "disk gone"}
 
 
+async def test_readiness_names_what_is_up_and_not_well_and_why(client: httpx.AsyncClient, app: FakeApp) -> None:
+    app.orchestrator.health = ServiceHealth("vector_store", Health.DEGRADED, details={"reason": "300 MiB are left"})
+    assert (await client.get("/readyz")).json() == {"ready": True}
+    answer = await client.get("/readyz?verbose")
+    assert answer.json() == {"ready": True, "services": {"vector_store": "degraded: 300 MiB are left"}}
+    assert (await client.get("/health")).json()["services"][0]["details"] == {"reason": "300 MiB are left"}
+
+
 async def test_health_sums_up_the_services(client: httpx.AsyncClient, app: FakeApp) -> None:
     answer = await client.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
@@ -35,6 +44,17 @@ async def test_services_are_listed_with_replicas_and_statistics(client: httpx.As
     [service] = (await client.get("/v1/services")).json()["data"]
     assert (service["name"], service["status"], service["stats"]) == ("vector_store", "started", {"chunks": 2})
     assert service["replicas"][0]["pid"] == 7
+
+
+async def test_a_service_is_scaled_by_hand_and_answers_how_it_stands(client: httpx.AsyncClient, app: FakeApp) -> None:
+    answer = await client.post("/v1/services/embeddings_service/scale", json={"instances": 2})
+    assert answer.status_code == 200
+    assert [one["note"] for one in answer.json()["replicas"]] == ["soon", "soon"]
+    assert app.orchestrator.scaled == [("embeddings_service", 2, "asked for by hand")]
+    answer = await client.post("/v1/services/no-such/scale", json={"instances": 2})
+    assert (answer.status_code, answer.json()["code"]) == (404, "service_not_found")
+    for wrong in ({"instances": 0}, {"instances": "2"}, {}, {"instance": 2}):
+        assert (await client.post("/v1/services/embeddings_service/scale", json=wrong)).status_code == 422
 
 
 async def test_doctor_answers_the_counts_that_must_agree(client: httpx.AsyncClient) -> None:

@@ -31,6 +31,8 @@ class FakeServer:
         self.largest_submission = 1000
         self.broken_streams = 0
         self.ready = True
+        self.events: list[dict] = []
+        self.replicas: list[dict] = []
         self.problems: list[str] = []
         self.asked: list[dict] = []
         self.answer_error: dict | None = None
@@ -48,6 +50,8 @@ class FakeServer:
                 Route("/v1/dead-letters", self._dead),
                 Route("/v1/dead-letters/retry", self._retry_dead, methods=["POST"]),
                 Route("/v1/services", self._services),
+                Route("/v1/services/{name}/scale", self._scale, methods=["POST"]),
+                Route("/v1/events", self._listed_events),
                 Route("/v1/doctor", self._doctor),
                 Route("/v1/cache", self._cache, methods=["GET", "DELETE"]),
                 Route("/readyz", self._readyz),
@@ -177,9 +181,22 @@ class FakeServer:
             "error": None,
             "health": {"status": "healthy", "response_time_ms": 250.0},
         }
-        one |= {"replicas": [replica | {"avg_response_time": None}], "stats": {"queue_size": 7}}
+        one |= {"replicas": [replica | {"avg_response_time": None}, *self.replicas], "stats": {"queue_size": 7}}
+        one["stats"] |= {"oldest_waiting_s": 90.0}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
+
+    async def _scale(self, request):
+        name, many = request.path_params["name"], (await request.json())["instances"]
+        replica = {"pid": 1, "status": "healthy", "version": "1", "note": ""}
+        return JSONResponse({"name": name, "replicas": [{"id": f"{name}-{n}", **replica} for n in range(many)]})
+
+    async def _listed_events(self, request):
+        if self.refusals:
+            return self.refusals.pop(0)
+        self.asked.append(dict(request.query_params))
+        found = self.events[-int(request.query_params["limit"]) :]
+        return JSONResponse({"data": found, "has_more": False, "last_id": None})
 
     async def _cache(self, request):
         if request.method == "DELETE":

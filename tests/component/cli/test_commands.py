@@ -165,19 +165,6 @@ def test_a_job_that_is_not_there_is_one_line_and_exit_code_one(printed):
     assert printed("jobs", "nope", code=1).err == "job_not_found: there is no such job\n"
 
 
-def test_status_shows_every_service_and_succeeds_when_ready(printed):
-    out = printed("status").out
-    assert out.startswith("http://fake: ready, 7 documents queued\n")
-    assert "document_processor  started  healthy  1         250.0 ms" in out
-    assert "no model" in out
-
-
-def test_status_fails_while_search_cannot_be_answered(printed, server):
-    server.ready = False
-    found = json.loads(printed("status", "--json", code=1).out)
-    assert (found["ready"], found["waiting"]) == (False, {"embeddings_service": "loading"})
-
-
 def test_the_cache_shows_what_it_saves_by_tier_and_can_be_emptied(printed):
     lines = printed("cache", "stats").out.splitlines()
     assert [line.split() for line in lines[1:3]] == [
@@ -188,6 +175,17 @@ def test_the_cache_shows_what_it_saves_by_tier_and_can_be_emptied(printed):
     assert json.loads(printed("cache", "stats", "--json").out)["stored_hits"] == 4
     assert printed("cache", "clear").err.strip() == "forgot 3 vectors"
     assert json.loads(printed("cache", "clear", "--json").out) == {"cleared": 3}
+
+
+def test_scale_prints_the_replicas_and_wants_a_number_and_a_server(printed, server):
+    fake = ("--url", "http://fake")
+    out = printed("scale", "embeddings_service", "3", *fake)
+    assert "embeddings_service-2" in out.out
+    assert "embeddings_service has 3 replicas" in out.err
+    assert json.loads(printed("scale", "embeddings_service", "2", "--json", *fake).out)["name"] == "embeddings_service"
+    assert "scaling by itself is not there yet" in printed("scale", "embeddings_service", "auto", *fake, code=2).err
+    assert "a number of replicas, found 'two'" in printed("scale", "embeddings_service", "two", *fake, code=2).err
+    assert "no server runs on" in printed("scale", "embeddings_service", "2", code=1).err
 
 
 def test_doctor_fails_when_something_differs(printed, server):

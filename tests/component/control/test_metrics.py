@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from ragworks.control.metrics import Metrics, codes
-from ragworks.types import Stage
+from ragworks.policies.ejecting import EjectSettings
+from ragworks.types import Health, Stage
+from team import Team
 
 
 def lines(metrics: Metrics) -> list[str]:
@@ -12,7 +14,12 @@ def test_every_family_has_a_sample_at_zero_from_the_start() -> None:
     metrics = Metrics()
     families = {line.split()[2] for line in lines(metrics) if line.startswith("# TYPE")}
     samples = [line for line in lines(metrics) if not line.startswith("#")]
-    for family in families:
+    single = {
+        "rag_replica_active_calls",
+        "rag_replica_response_seconds",
+        "rag_replica_error_ratio",
+    }  # there is none yet
+    for family in families - single:
         own = [line for line in samples if line.startswith(family)]
         assert own, family
         assert all(line.endswith(" 0.0") for line in own), family
@@ -29,6 +36,7 @@ def test_what_is_reported_is_counted() -> None:
     metrics.citations(2, 1)
     metrics.error("queue_full")
     metrics.loop_lag(0.002)
+    metrics.event("document_processor", "refused")
     assert {
         'rag_stage_duration_seconds_sum{stage="parsing"} 0.2',
         'rag_documents_total{outcome="completed"} 1.0',
@@ -41,6 +49,7 @@ def test_what_is_reported_is_counted() -> None:
         'rag_citations_total{outcome="removed"} 1.0',
         'rag_errors_total{code="queue_full"} 1.0',
         "rag_loop_lag_seconds_count 1.0",
+        'rag_events_total{action="refused",service="document_processor"} 1.0',
     } <= set(lines(metrics))
 
 
@@ -64,3 +73,31 @@ def test_every_error_code_is_a_label_from_the_start() -> None:
     shown = "\n".join(lines(Metrics()))
     assert all(f'rag_errors_total{{code="{code}"}}' in shown for code in codes())
     assert {"queue_full", "internal_error", "unsupported_format"} <= set(codes())
+
+
+async def test_replicas_are_counted_and_their_series_end_with_them(trio: Team) -> None:
+    metrics = Metrics()
+    metrics.watch_replicas("embeddings_service", trio.balancer.stats, trio.balancer.views)
+    trio["b"].fail()
+    await trio.calls(9)
+    trio.set.note_health("c", Health.DEGRADED, 0.0)
+    assert {
+        'rag_replicas{service="embeddings_service",state="healthy"} 2.0',
+        'rag_replicas{service="embeddings_service",state="degraded"} 1.0',
+        'rag_replicas{service="vector_store",state="healthy"} 0.0',
+        f'rag_replica_retries_total{{service="embeddings_service"}} {trio.balancer.stats()["retries"]:.1f}',
+        'rag_replica_error_ratio{replica="b",service="embeddings_service"} 1.0',
+        'rag_replica_active_calls{replica="a",service="embeddings_service"} 0.0',
+    } <= set(lines(metrics))
+    assert not any("response_seconds" in line and 'replica="b"' in line for line in lines(metrics))
+    trio.remove("b")
+    assert not any('replica="b"' in line for line in lines(metrics))
+
+
+async def test_ejections_are_counted() -> None:
+    metrics, team = Metrics(), Team("abc", ejecting=EjectSettings())
+    metrics.watch_replicas("embeddings_service", team.balancer.stats, team.balancer.views)
+    team["b"].fail()
+    await team.calls(30)
+    assert 'rag_replica_ejections_total{service="embeddings_service"} 1.0' in lines(metrics)
+    assert 'rag_replicas{service="embeddings_service",state="ejected"} 1.0' in lines(metrics)

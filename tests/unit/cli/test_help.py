@@ -24,6 +24,7 @@ COMMANDS = [
     "documents delete",
     "eval",
     "bench crash",
+    "simulate balance",
     "config show",
     "simulate scale",
     "plan",

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ragworks.policies.health import BADNESS, HealthSettings, HealthState, Judgement, Seen, judge
+from ragworks.policies.health import (
+    BADNESS,
+    HealthSettings,
+    HealthState,
+    Judgement,
+    MachineSeen,
+    MachineSettings,
+    Seen,
+    Signal,
+    judge,
+    machine_signals,
+    queue_signal,
+    worst,
+)
 from ragworks.types import Health
 
 SETTINGS = HealthSettings()
@@ -194,3 +207,59 @@ def test_the_mildest_of_the_bad_rounds_is_what_it_becomes() -> None:
         Health.DEGRADED,
         Health.UNHEALTHY,
     ]
+
+
+MIB, GIB = 1024**2, 1024**3
+LIMITS = MachineSettings()
+
+
+def test_nothing_known_of_the_machine_is_no_complaint() -> None:
+    assert machine_signals(LIMITS, MachineSeen()) == ()
+    assert worst(()) == Signal(Health.HEALTHY, "")
+
+
+@pytest.mark.parametrize(
+    ("seen", "health", "words"),
+    [
+        (MachineSeen(loop_lag_s=0.05), Health.HEALTHY, ""),
+        (MachineSeen(loop_lag_s=0.2), Health.DEGRADED, "0.2 s late"),
+        (MachineSeen(loop_lag_s=1.5), Health.UNHEALTHY, "1.5 s late"),
+        (MachineSeen(disk_free_bytes=3 * GIB, disk_total_bytes=1000 * GIB), Health.HEALTHY, ""),
+        (MachineSeen(disk_free_bytes=1 * GIB, disk_total_bytes=1000 * GIB), Health.DEGRADED, "1024 MiB of 1024000 MiB"),
+        (MachineSeen(disk_free_bytes=50 * MIB, disk_total_bytes=200 * MIB), Health.HEALTHY, ""),
+        (MachineSeen(disk_free_bytes=10 * MIB, disk_total_bytes=200 * MIB), Health.DEGRADED, "10 MiB of 200 MiB"),
+        (MachineSeen(disk_free_bytes=0, disk_total_bytes=200 * MIB), Health.DEGRADED, "0 MiB of 200 MiB"),
+        (MachineSeen(memory_available_bytes=GIB, memory_total_bytes=8 * GIB), Health.HEALTHY, ""),
+        (
+            MachineSeen(memory_available_bytes=300 * MIB, memory_total_bytes=8 * GIB, own_memory_bytes=2 * GIB),
+            Health.DEGRADED,
+            "300 MiB of 8192 MiB of memory are available; this server takes 2048 MiB",
+        ),
+    ],
+)
+def test_what_the_machine_has_too_little_of(seen: MachineSeen, health: Health, words: str) -> None:
+    found = worst(machine_signals(LIMITS, seen))
+    assert found.health is health
+    assert words in found.reason
+
+
+def test_several_complaints_are_as_bad_as_the_worst_and_all_told() -> None:
+    found = worst(machine_signals(LIMITS, MachineSeen(loop_lag_s=2.0, disk_free_bytes=0, disk_total_bytes=GIB)))
+    assert found.health is Health.UNHEALTHY
+    assert "late" in found.reason
+    assert "disk" in found.reason
+
+
+@given(st.floats(0, 5), st.floats(0, 5))
+def test_more_lag_is_never_better(one: float, other: float) -> None:
+    less, more = (worst(machine_signals(LIMITS, MachineSeen(loop_lag_s=lag))) for lag in sorted((one, other)))
+    assert BADNESS[more.health] >= BADNESS[less.health]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest_s", "quiet_s", "stuck"),
+    [(0, 0.0, 9999.0, False), (500, 5000.0, 3.0, False), (500, 30.0, 9999.0, False), (1, 700.0, 700.0, True)],
+)
+def test_a_queue_is_stuck_only_when_nothing_ends(waiting: int, oldest_s: float, quiet_s: float, stuck: bool) -> None:
+    """A folder of ten thousand documents waits for hours and is well; so is a queue that was empty all night."""
+    assert (queue_signal(LIMITS, waiting, oldest_s, quiet_s) is not None) is stuck

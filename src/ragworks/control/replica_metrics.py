@@ -1,0 +1,72 @@
+"""The metrics of replicas, read from their balancers at each scrape, so that one that is gone leaves no series."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ragworks.control.replicas import ReplicaView
+from ragworks.settings import SERVICES
+from ragworks.types import Health, Life
+
+COUNTED: Mapping[str, str] = {
+    "picks": "Times that a replica was picked for a call",
+    "retries": "Calls that were sent again to another replica",
+    "hedges": "Slow calls that a second replica was asked for beside the first",
+    "ejections": "Outliers that were left out for a while",
+    "panics": "Calls that went to a replica that is not well, for want of a better one",
+    "rejections": "Calls that were refused because there was no replica",
+}
+STATES = (*(str(health) for health in Health), *(str(life) for life in Life if life is not Life.READY))
+
+Stats = Callable[[], Mapping[str, float]]
+Views = Callable[[], Sequence[ReplicaView]]
+
+
+class ReplicaMetrics(Collector):
+    """Every service is there from the start, at zero; the families of single replicas when there are any."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, tuple[Stats, Views]] = {}
+
+    def watch(self, service: str, stats: Stats, views: Views) -> None:
+        self._watched[service] = stats, views
+
+    def collect(self) -> Iterable[Metric]:
+        stats = {service: dict(read()) for service, (read, _) in self._watched.items()}
+        views = {service: read() for service, (_, read) in self._watched.items()}
+        for name, text in COUNTED.items():
+            counted = CounterMetricFamily(f"rag_replica_{name}", text, labels=["service"])
+            for service in SERVICES:
+                counted.add_metric([service], stats.get(service, {}).get(name, 0))
+            yield counted
+        waiting = GaugeMetricFamily("rag_replica_waiting_calls", "Calls that wait for a replica", labels=["service"])
+        sizes = GaugeMetricFamily("rag_replicas", "Replicas by how they are", labels=["service", "state"])
+        for service in SERVICES:
+            waiting.add_metric([service], stats.get(service, {}).get("waiting", 0))
+            states = Counter(_state(view) for view in views.get(service, ()))
+            for state in STATES:
+                sizes.add_metric([service, state], states[state])
+        yield from (waiting, sizes)
+        yield from _single(views)
+
+
+def _state(view: ReplicaView) -> str:
+    return str(view.health if view.life is Life.READY else view.life)
+
+
+def _single(views: Mapping[str, Sequence[ReplicaView]]) -> Iterable[Metric]:
+    labels = ["service", "replica"]
+    active = GaugeMetricFamily("rag_replica_active_calls", "Calls in flight to one replica", labels=labels)
+    seconds = GaugeMetricFamily("rag_replica_response_seconds", "Average of its good answers", labels=labels)
+    errors = GaugeMetricFamily("rag_replica_error_ratio", "Share of its latest calls that failed", labels=labels)
+    for service, replicas in views.items():
+        for view in replicas:
+            active.add_metric([service, view.id], view.active_connections)
+            errors.add_metric([service, view.id], view.error_rate)
+            if view.avg_response_time is not None:  # nothing known is no zero
+                seconds.add_metric([service, view.id], view.avg_response_time)
+    return active, seconds, errors
