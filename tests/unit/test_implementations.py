@@ -39,7 +39,7 @@ def test_one_that_is_given_wins_and_says_its_version() -> None:
 @pytest.mark.parametrize(
     ("name", "table", "said"),
     [
-        ("mime", {"mine": "a:b"}, r"found 'mime'; did you mean mine\?; register it in the table"),
+        ("mime", {"mine": "a:b"}, r"found 'mime'; did you mean mine\?; register it in"),
         (
             "mine",
             {"mine": "no.such.module:make"},
