@@ -34,6 +34,7 @@ from ragworks.models.folder import passage_tokens
 from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxScorer, available_cores
 from ragworks.policies.balancing import BalanceSettings
+from ragworks.policies.calling import CallSettings
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.protocols import Service
 from ragworks.runtimes.inline import InlineRuntime
@@ -76,6 +77,8 @@ DEFAULTS: Mapping[str, Factory] = {
     "generation_service": GenerationService,
     "orchestration_api": OrchestrationApi,
 }
+ENGINE_WAIT_S = 60.0
+"""Three attempts at a document outlast a replica that needs two minutes to come back. Questions give up sooner."""
 MAX_CALLS = 4096
 """Calls in flight to one engine: whoever waits there has its turn, which a refusal would take from it."""
 
@@ -156,6 +159,7 @@ class _Parts:
             ),
             record=record,
             prove=_OneModel(),
+            calls=CallSettings(wait_s=ENGINE_WAIT_S),
         )
 
     def generator(self, settings: GenerationSettings) -> ExtractiveGenerator:

@@ -67,7 +67,7 @@ class Replica(Protocol):
         """What the verb returns; arrays arrive read-only. Cancelling cancels it there, too, as does the timeout.
 
         Raises what the verb raises, TimeoutError, and ReplicaLost when the replica ended before it answered: whether
-        the verb took effect is then unknown.
+        the verb took effect is then unknown. It did not when that is a ReplicaGone.
         """
         ...
 

@@ -20,6 +20,7 @@ RagworksError
 │   ├── SubmissionTooLarge       could never fit
 │   ├── NotReady                 a service is still starting, or down
 │   ├── ReplicaLost              a replica ended before it answered
+│   │   └── ReplicaGone          it had ended before it was asked
 │   └── EndpointUnavailable      no endpoint of a remote model can be asked now
 ├── StorageFull                  disk full or read-only; nothing was changed
 ├── CannotStart                  this process cannot serve
@@ -175,6 +176,12 @@ class ReplicaLost(Refused):
     code = "replica_lost"
     transient = True
     retry_after_s = 1.0
+
+
+class ReplicaGone(ReplicaLost):
+    """The replica had ended before it was asked: nothing was done with the call."""
+
+    code = "replica_gone"
 
 
 class EndpointUnavailable(Refused):

@@ -154,7 +154,9 @@ class EmbeddingsSettings:
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     batch_size: int = setting(100, "texts in one batch, or one request to an endpoint, at most", low=1)
     batch_tokens: int = setting(512, "tokens in one batch at most, padding included", low=64)
-    threads: int = setting(0, "threads of the model; 0 means one per core", low=0, high=256)
+    threads: int = setting(
+        0, "threads of each replica's model; 0 shares the cores out among instances", low=0, high=256
+    )
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)

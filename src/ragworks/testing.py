@@ -19,7 +19,7 @@ import numpy as np
 from ragworks.control.endpoints import EndpointSet
 from ragworks.control.replicas import ReplicaSet
 from ragworks.control_protocols import Event, ReplicaSpec, Usage, unrecorded
-from ragworks.errors import EmbeddingFailed, NotReady, ReplicaLost
+from ragworks.errors import EmbeddingFailed, NotReady, ReplicaGone, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
@@ -380,7 +380,7 @@ class ManualReplica:
         check = verb == "check_health"
         if self.dead:
             self.calls_when_dead += 1
-            raise ReplicaLost(f"replica {self.id} has ended: {self._cause}")
+            raise ReplicaGone(f"replica {self.id} has ended: {self._cause}")
         if not check and (self._stopping or self.in_flight >= self.max_calls):
             raise NotReady(f"replica {self.id} takes no more calls")
         self.checks += check

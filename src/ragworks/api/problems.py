@@ -59,6 +59,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.ReplicaLost: Row(
         503, "Replica lost", "Try again after Retry-After seconds; `ragworks why` says what ended it."
     ),
+    errors.ReplicaGone: Row(
+        503, "Replica gone", "Try again after Retry-After seconds; `ragworks why` says what ended it."
+    ),
     errors.NotReady: Row(
         503, "Not ready", "Try again after Retry-After seconds; GET /readyz?verbose says what is missing."
     ),

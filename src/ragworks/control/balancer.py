@@ -14,7 +14,7 @@ from typing import Any
 from ragworks.control.replicas import Outcome, Pick, ReplicaSet, ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record, Replica, unrecorded
-from ragworks.errors import NotReady, ReplicaLost
+from ragworks.errors import NotReady, ReplicaGone
 from ragworks.policies.calling import CallSettings, Fault, again, classify, hedge_after_s
 from ragworks.policies.retrying import earned
 from ragworks.protocols import Clock
@@ -25,6 +25,8 @@ REMEMBERED = 200  # answers of a verb whose times say when the next is slow
 LOOK_EVERY = 20  # answers; sorting 200 numbers takes 10 us, which not every call should pay
 RETRY_S = 2.0
 """When nothing is known of when a replica comes: a process replica is up again in about that time."""
+LOSS_PAUSE_S = 0.05
+"""Before a call whose replica was lost goes elsewhere: what ended one may have ended others, which is known by then."""
 SPREAD = 0.2  # so that those who were refused together do not come back together
 
 Absence = Callable[[], tuple[str, float]]
@@ -115,9 +117,12 @@ class Balancer:
             except Exception as error:  # whatever it is, another replica may not have it
                 if not self._again(call, error):
                     raise
+                lost = classify(error) is Fault.LOST
             else:
                 self._succeeded()
                 return answer
+            if lost:
+                await self._clock.sleep(LOSS_PAUSE_S)
 
     async def stream(
         self,
@@ -175,10 +180,9 @@ class Balancer:
         when every replica was tried and none of them is gone."""
         until = min(call.until, self._until(timeout_s), self._clock.monotonic() + self._settings.wait_s)
         while (pick := self._choose(call, call.tried)) is None:
-            if call.error is not None and classify(call.error) is not Fault.LOST:
+            if call.error is not None and classify(call.error) not in (Fault.GONE, Fault.LOST):
                 raise call.error
             await self._wait(until, call.error)
-        call.attempts += 1
         self._note("rejecting", False, "a replica took a call")
         return pick
 
@@ -240,7 +244,7 @@ class Balancer:
     def _handle(self, pick: Pick) -> Replica:
         replica = self._handles.get(pick.replica_id)
         if replica is None:
-            raise ReplicaLost(f"replica {pick.replica_id} went away before it was called; the call can be repeated")
+            raise ReplicaGone(f"replica {pick.replica_id} went away before it was called; the call can be repeated")
         return replica
 
     async def _race(self, pick: Pick, call: _Call, slow_s: float) -> Any:
@@ -283,16 +287,18 @@ class Balancer:
         if fault is Fault.NONE:
             return Outcome.OK
         call.tried.add(pick.replica_id)
-        if fault is Fault.LOST:
+        if fault in (Fault.GONE, Fault.LOST):
             # Until its owner removes it, or a probe finds that the loss was of something behind it.
             self._replicas.note_health(pick.replica_id, Health.UNHEALTHY, self._clock.monotonic())
-            call.losses += 1
+            call.losses += fault is Fault.LOST
         return Outcome.FAILED
 
     def _again(self, call: _Call, error: Exception) -> bool:
+        fault = classify(error)
+        call.attempts += fault is not Fault.GONE
         decision = again(
             self._settings,
-            classify(error),
+            fault,
             attempts=call.attempts,
             losses=call.losses,
             idempotent=call.idempotent,

@@ -111,9 +111,9 @@ class ReplicaSet:
         self._tiers: list[list[Load]] = []
         self._ejected: list[_Replica] = []
         self._partial: list[_Replica] = []
-        self._held: dict[str, float] = {}
         self._shares: dict[str, float] = {}
         self._shares_until = -math.inf
+        self._held: dict[str, float] = {}
 
     def add(self, replica_id: str, now: float, *, slots: int = 1) -> None:
         """Healthy until told otherwise, as fast as the others until it shows, and started slowly beside them."""

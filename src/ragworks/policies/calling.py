@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ragworks.errors import EndpointUnavailable, NotReady, RagworksError, ReplicaLost
+from ragworks.errors import EndpointUnavailable, NotReady, RagworksError, ReplicaGone, ReplicaLost
 from ragworks.policies.retrying import BudgetSettings
 
 
@@ -38,11 +38,12 @@ class CallSettings:
 class Fault(StrEnum):
     """Why a call did not get its answer, from least to most that may have happened.
 
-    NONE: the replica did its work, the call itself is to blame. REFUSED: nothing was done with it. FAILED: it may have
-    taken effect. LOST: the same, and the replica is gone.
+    NONE: the replica did its work, the call itself is to blame. GONE: the replica had ended before. REFUSED: it did
+    nothing with the call. FAILED: it may have taken effect. LOST: the same, and the replica has ended.
     """
 
     NONE = "none"
+    GONE = "gone"
     REFUSED = "refused"
     FAILED = "failed"
     LOST = "lost"
@@ -60,7 +61,7 @@ class Again:
 def classify(error: Exception) -> Fault:
     """Whose fault it is. What nobody foresaw is the replica's: nothing says that it is the caller's."""
     if isinstance(error, ReplicaLost):
-        return Fault.LOST
+        return Fault.GONE if isinstance(error, ReplicaGone) else Fault.LOST
     if isinstance(error, NotReady):
         return Fault.REFUSED
     # Any error that is not ours travels from another process as a bare RagworksError.
@@ -80,15 +81,19 @@ def again(
 ) -> Again:
     """What follows attempt number ``attempts``, of which ``losses`` lost their replica, with ``saved`` retries left.
 
+    Who was gone was not tried, and is not tried again, so that such calls end.
+
     The first loss costs nothing: a replica takes only its calls in flight along when it ends, so such retries cannot
     grow with the trouble. A second may be the call's own doing.
     """
     if fault is Fault.NONE:
         return Again(False, 0.0, "the call itself is to blame: the same input fails again")
-    if not idempotent and fault is not Fault.REFUSED:
+    if not idempotent and fault not in (Fault.GONE, Fault.REFUSED):
         return Again(False, 0.0, "it may have taken effect, and must not twice")
     if left_s <= 0:
         return Again(False, 0.0, "the caller's time is over")
+    if fault is Fault.GONE:
+        return Again(True, 0.0, "nobody was there to try it")
     if attempts >= settings.max_attempts:
         return Again(False, 0.0, f"attempt {attempts} of {settings.max_attempts} failed")
     if fault is Fault.LOST and losses == 1:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ragworks.errors import NotReady, ReplicaLost
+from ragworks.errors import NotReady, ReplicaGone
 
 MAX_CALLS = 64
 PROBES = 8
@@ -29,9 +29,9 @@ class Admission(Generic[Asked]):
         self._none = asyncio.Event()
 
     def check(self, verb: str, in_flight: int) -> None:
-        """Raises ReplicaLost or NotReady if another call beside so many cannot be taken."""
+        """Raises ReplicaGone or NotReady if another call beside so many cannot be taken."""
         if self.gone:
-            raise ReplicaLost(f"{self._id} is gone: it {self.gone}")
+            raise ReplicaGone(f"{self._id} is gone: it {self.gone}")
         if self.ending:
             raise NotReady(f"{self._id} takes no more calls: it {self.ending}")
         if in_flight >= self._max_calls + (PROBES if verb == "check_health" else 0):

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
+from ragworks.control.balancer import LOSS_PAUSE_S
 from ragworks.errors import InvalidInput, NotReady, ReplicaLost
 from ragworks.policies.calling import CallSettings, HedgeSettings
 from ragworks.policies.retrying import BudgetSettings
@@ -29,6 +30,7 @@ async def test_a_call_whose_replica_dies_is_answered_by_another(trio: Team) -> N
     trio["b"].recover()
     trio["c"].recover()
     trio["a"].die()
+    await trio.clock.advance(LOSS_PAUSE_S)
     assert set(await asyncio.gather(*calls)) == {"b", "c"}
     assert trio.active == 0
 
@@ -42,6 +44,7 @@ async def test_each_of_many_calls_that_die_with_their_replica_is_answered_elsewh
     await settle()
     team["b"].recover()
     team["a"].die()
+    await team.clock.advance(LOSS_PAUSE_S)
     assert set(await asyncio.gather(*calls)) == {"b"}
     assert team.balancer.stats()["retries"] == 100
     assert team.balancer.stats()["retries_saved"] == BudgetSettings().most
@@ -178,6 +181,32 @@ async def test_the_only_replica_that_dies_is_waited_for_until_the_next_is_up() -
     await team.clock.advance(2.0)
     team.add("b")
     assert await asyncio.gather(*calls) == ["b"] * 10
+
+
+async def test_when_all_replicas_die_at_once_every_call_is_answered_by_the_next() -> None:
+    """Else a call tries one dead replica after the other within a millisecond, and has no attempt left."""
+    team = Team("abcd")
+    for replica in team.replicas.values():
+        replica.hang()
+    calls = [asyncio.create_task(team.balancer.call("name")) for _ in range(100)]
+    await settle()
+    for replica in team.replicas.values():
+        replica.die()
+    await team.clock.advance(1.0)
+    calls += [asyncio.create_task(team.balancer.call("name")) for _ in range(100)]
+    await team.clock.advance(1.0)
+    for name in "abcd":
+        team.remove(name)
+    team.add("e")
+    assert await asyncio.gather(*calls) == ["e"] * 200
+    assert team.balancer.stats()["retries_saved"] == BudgetSettings().most
+
+
+async def test_a_call_that_must_not_run_twice_goes_past_a_dead_replica(trio: Team) -> None:
+    """Nothing was done with it there."""
+    trio["a"].die()
+    trio["b"].die()
+    assert {await trio.balancer.call("name", idempotent=False) for _ in range(9)} == {"c"}
 
 
 async def test_with_all_replicas_ill_they_are_called_all_the_same(trio: Team) -> None:

@@ -26,7 +26,8 @@ times = st.floats(-1, 10) | st.just(math.inf)
         (errors.QueueFull("full", 3.0), Fault.NONE),
         (errors.StorageFull("full"), Fault.NONE),
         (errors.NotReady("starting"), Fault.REFUSED),
-        (errors.ReplicaLost("gone"), Fault.LOST),
+        (errors.ReplicaLost("killed"), Fault.LOST),
+        (errors.ReplicaGone("gone"), Fault.GONE),
         (errors.EndpointUnavailable("down", 1.0), Fault.FAILED),
         (errors.RagworksError("ZeroDivisionError: division by zero"), Fault.FAILED),
         (TimeoutError(), Fault.FAILED),
@@ -38,7 +39,7 @@ def test_whose_fault_an_error_is(error: Exception, expected: Fault) -> None:
     assert classify(error) is expected
 
 
-def test_every_error_of_ours_but_four_leaves_the_replica_blameless() -> None:
+def test_every_error_of_ours_but_five_leaves_the_replica_blameless() -> None:
     """A new error is the caller's until somebody decides otherwise here: a bad text must not eject all replicas."""
     made = [
         kind.__new__(kind)
@@ -46,7 +47,7 @@ def test_every_error_of_ours_but_four_leaves_the_replica_blameless() -> None:
         if issubclass(kind, errors.RagworksError)
     ]
     blamed = {type(error).__name__ for error in made if classify(error) is not Fault.NONE}
-    assert blamed == {"RagworksError", "NotReady", "ReplicaLost", "EndpointUnavailable"}
+    assert blamed == {"RagworksError", "NotReady", "ReplicaLost", "ReplicaGone", "EndpointUnavailable"}
 
 
 @given(
@@ -63,10 +64,10 @@ def test_what_is_sent_again_may_be_and_is_paid_for(
     assert decision.again or decision.cost == 0
     if decision.again:
         assert fault is not Fault.NONE
-        assert idempotent or fault is Fault.REFUSED
+        assert idempotent or fault in (Fault.GONE, Fault.REFUSED)
         assert left_s > 0
-        assert attempts < SETTINGS.max_attempts
-        assert decision.cost == 1 or (fault is Fault.LOST and losses == 1)
+        assert fault is Fault.GONE or attempts < SETTINGS.max_attempts
+        assert decision.cost == 1 or fault is Fault.GONE or (fault is Fault.LOST and losses == 1)
 
 
 def test_the_first_lost_replica_costs_no_retry_and_the_second_does() -> None:
