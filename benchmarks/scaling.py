@@ -22,7 +22,7 @@ from pathlib import Path
 from scaling_peers import PEERS, fixed
 
 from ragworks.bench.machine import commit
-from ragworks.cli.simulating import MAX_INSTANCES, window_of
+from ragworks.cli.simulating_scale import MAX_INSTANCES, window_of
 from ragworks.policies.scaling import POLICIES, ScaleSpec
 from ragworks.simulator.demand import Demand, drawn, recorded
 from ragworks.simulator.scaling import Oracle, Setting, oracle, simulate

@@ -17,6 +17,7 @@ from ragworks.cli import (
     explaining,
     ingesting,
     jobs,
+    planning,
     reporting,
     scaling,
     serving,
@@ -60,5 +61,6 @@ application.add_typer(collections.document_commands, name="documents")
 application.command(name="eval")(evaluating.evaluate)
 application.add_typer(benching.commands, name="bench")
 application.add_typer(simulating.commands, name="simulate")
+application.command()(planning.plan)
 application.add_typer(caching.commands, name="cache")
 application.add_typer(configuring.commands, name="config")

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def simulate(spec: ScaleSpec, demand: Demand, setting: Setting, seen: Oracle, de
         decisions.append(decision)
     run.until(demand.length_s)
     hours = run.paid_s()
-    run.until(np.inf)
+    run.until(inf)
     waits = np.array(run.waits)
     signs = np.array([_SIGNS[one.action] for one in decisions if one.action is not Action.NONE])
     return Result(
@@ -111,7 +112,7 @@ class _Replica:
 
     def __init__(self, begun: float, ready_at: float) -> None:
         self.begun, self.ready_at = begun, ready_at
-        self.active, self.draining, self.ended = 0, False, np.inf
+        self.active, self.draining, self.ended = 0, False, inf
 
 
 class _Run:
@@ -132,11 +133,11 @@ class _Run:
         self._forget()
 
     def until(self, end: float) -> None:
-        """Let time pass."""
+        """Let time pass; what happens at ``end`` has happened."""
         while True:
-            arrival = self._t[self._next] if self._next < len(self._t) else np.inf
-            event = self._events[0][0] if self._events else np.inf
-            if min(arrival, event) >= end:
+            arrival = self._t[self._next] if self._next < len(self._t) else inf
+            event = self._events[0][0] if self._events else inf
+            if arrival > end < event or arrival == event == inf:
                 break
             if event <= arrival:
                 at, _, replica, work = heappop(self._events)
@@ -149,8 +150,9 @@ class _Run:
                 self._pass(arrival)
                 self._queue.append(self._next)
                 self._next += 1
-            self._assign()
-        if end < np.inf:
+            if self._queue:
+                self._assign()
+        if end < inf:
             self._pass(end)
 
     def scale(self, target: int) -> None:

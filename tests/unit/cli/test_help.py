@@ -27,6 +27,7 @@ COMMANDS = [
     "simulate balance",
     "config show",
     "simulate scale",
+    "plan",
 ]
 
 
