@@ -44,7 +44,7 @@ async def answer(
         answer=text,
         abstained=draft.abstained,
         citations=tuple(citations),
-        model=generator.name,
+        model=draft.model or generator.name,
         usage=draft.usage,
         timings={**found.timings, "generate": time.perf_counter() - retrieved, "total": time.perf_counter() - started},
     )

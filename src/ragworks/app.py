@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.control.replicas import ReplicaSet
-from ragworks.control_protocols import Event, Record, Replica, ReplicaSpec
+from ragworks.control_protocols import Endpoints, Event, Record, Replica, ReplicaSpec
 from ragworks.errors import CannotStart, StorageFull
 from ragworks.implementations import DEFAULT, Factory, Implementation, chosen
 from ragworks.models import choosing
@@ -33,10 +33,11 @@ from ragworks.models.extractive import ExtractiveGenerator
 from ragworks.models.folder import passage_tokens
 from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxScorer, available_cores
+from ragworks.models.openai_chat import FallingBack, OpenAIChatGenerator
 from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.calling import CallSettings
 from ragworks.policies.ejecting import EjectSettings
-from ragworks.protocols import Service
+from ragworks.protocols import Generator, Service
 from ragworks.runtimes.inline import InlineRuntime
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.runtimes.replicas import ProcessRuntime
@@ -50,6 +51,7 @@ from ragworks.services.vector_store import VectorStore
 from ragworks.settings import (
     INLINE_ONLY,
     SERVICES,
+    ChatSettings,
     EmbeddingsSettings,
     EndpointSettings,
     GenerationSettings,
@@ -79,6 +81,9 @@ DEFAULTS: Mapping[str, Factory] = {
 }
 ENGINE_WAIT_S = 60.0
 """Three attempts at a document outlast a replica that needs two minutes to come back. Questions give up sooner."""
+Load = Callable[[], object] | None
+Close = Callable[[], Awaitable[None]] | None
+
 MAX_CALLS = 4096
 """Calls in flight to one engine: whoever waits there has its turn, which a refusal would take from it."""
 
@@ -89,6 +94,7 @@ class _Parts:
     def __init__(self, settings: Settings) -> None:
         embeddings = settings.embeddings_service
         choosing.check(embeddings)
+        choosing.check_generation(settings.generation_service)
         weightless = embeddings.model_name == "hashing"
         self.clock, self.rng = SystemClock(), Random()
         self.folder = DataFolder(settings.server.data)
@@ -136,7 +142,9 @@ class _Parts:
             on_outcome=on_outcome,
         )
 
-    def endpoints(self, service: str, settings: EndpointSettings, strategy: str, record: Record) -> EndpointSet:
+    def endpoints(
+        self, service: str, settings: EndpointSettings | ChatSettings, strategy: str, record: Record
+    ) -> EndpointSet:
         replicas = ReplicaSet(BalanceSettings(strategy=strategy), EjectSettings(), self.rng, record)
         return EndpointSet(service, settings.model, settings.urls, replicas, self.clock, self.rng, record=record)
 
@@ -162,8 +170,22 @@ class _Parts:
             calls=CallSettings(wait_s=ENGINE_WAIT_S),
         )
 
-    def generator(self, settings: GenerationSettings) -> ExtractiveGenerator:
-        return ExtractiveGenerator(self.scorer, settings.support_threshold)
+    def writer(self, settings: GenerationSettings, endpoints: Endpoints | None) -> tuple[Generator, Load, Close]:
+        """Who writes answers, what makes it ready, and what lets go of it."""
+        load: Load = getattr(self.scorer, "load", None)
+        extractive = ExtractiveGenerator(self.scorer, settings.support_threshold)
+        if endpoints is None:
+            return extractive, load, None
+        chat = OpenAIChatGenerator(settings.endpoint, endpoints, self.clock)
+        if settings.fallback == "none":
+            return chat, chat.open, chat.close
+
+        def both() -> None:
+            chat.open()
+            if load:
+                load()
+
+        return FallingBack(chat, extractive), both, chat.close
 
 
 class App:
@@ -211,9 +233,7 @@ class App:
             scorer=parts.scorer,
             on_search=self.metrics.search,
         )
-        self.generation_service: GenerationService = made_by["generation_service"].factory(
-            parts.generator(settings.generation_service), parts.clock, getattr(parts.scorer, "load", None)
-        )
+        self.generation_service, self._generation = self._writing(settings.generation_service)
         registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
         self.orchestrator: Orchestrator = Orchestrator(registry, parts.clock, parts.rng, self.journal.for_service)
         self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
@@ -244,6 +264,19 @@ class App:
         self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views)
         return service, self._registered(NAME, service, replicas=group)
 
+    def _writing(self, settings: GenerationSettings) -> tuple[GenerationService, Registration]:
+        """The service, whose replicas are the endpoints of its model if it has some."""
+        name, more, endpoints = "generation_service", dict[str, Any](), None
+        if settings.endpoint.model:
+            record = self.journal.for_service(name)
+            endpoints = self._parts.endpoints(name, settings.endpoint, settings.replicas.strategy, record)
+            self.metrics.watch_replicas(name, endpoints.stats, endpoints.views)
+            because = "its replicas are those that generation_service.endpoint.urls names"
+            more = {"replicas": endpoints, "fixed_because": because}
+        writer, load, close = self._parts.writer(settings, endpoints)
+        service: GenerationService = self._made_by[name].factory(writer, self._parts.clock, load, close)
+        return service, self._registered(name, service, **more)
+
     def _registry(self) -> dict[str, Registration]:
         """The dependency table: what each service cannot start without, and what it merely wants."""
         return {
@@ -258,7 +291,7 @@ class App:
             "retrieval_service": self._registered(
                 "retrieval_service", self.retrieval_service, needs=("vector_store",), wants=("embeddings_service",)
             ),
-            "generation_service": self._registered("generation_service", self.generation_service),
+            "generation_service": self._generation,
             "orchestration_api": self._registered(
                 "orchestration_api",
                 self._made_by["orchestration_api"].factory(

@@ -22,6 +22,7 @@ RagworksError
 │   ├── ReplicaLost              a replica ended before it answered
 │   │   └── ReplicaGone          it had ended before it was asked
 │   └── EndpointUnavailable      no endpoint of a remote model can be asked now
+├── GenerationFailed             the model server refuses the question for what it is
 ├── StorageFull                  disk full or read-only; nothing was changed
 ├── CannotStart                  this process cannot serve
 │   ├── DataFolderLocked
@@ -198,6 +199,10 @@ class EndpointUnavailable(Refused):
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.asked, self.suspect = asked, suspect
+
+
+class GenerationFailed(RagworksError):
+    code = "generation_failed"
 
 
 class StorageFull(RagworksError):

@@ -181,8 +181,31 @@ class RetrievalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatSettings:
+    model: str = setting("", "chat model of an OpenAI-compatible endpoint, for generator openai")
+    urls: tuple[str, ...] = setting(
+        (OPENAI_URL,), "base URLs that serve this model, balanced and failed over; OPENAI_BASE_URL if not set"
+    )
+    api_key: str = setting("", "key sent as a bearer token; OPENAI_API_KEY if not set", secret=True)
+    concurrency: int = setting(8, "answers that are written at once; eight times as many wait", low=1, high=1000)
+    timeout_s: float = setting(60.0, "seconds that an endpoint may be silent, and that a question waits", low=0.05)
+    max_tokens: int = setting(1024, "tokens of an answer at most", low=1)
+    temperature: float = setting(0.0, "randomness of the answer", low=0, high=2)
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    generator: str = setting("extractive", "who writes answers: extractive (quotes sentences)", of=("extractive",))
+    generator: str = setting(
+        "extractive",
+        "who writes answers: extractive (quotes sentences), or openai (the chat model of endpoint)",
+        of=("extractive", "openai"),
+    )
+    fallback: str = setting(
+        "none",
+        "who answers while no endpoint does: none (503, with the reason) or extractive",
+        of=("none", "extractive"),
+    )
+    endpoint: ChatSettings = field(default_factory=ChatSettings)
     passages: int = setting(5, "passages that an answer may use", low=1, high=50)
     support_threshold: float = setting(
         1.0, "least support of the best sentence, in the scorer's units; below it the answer abstains"
@@ -302,4 +325,5 @@ def _check_replicas(settings: Settings) -> None:
 def _from_openai(environ: Mapping[str, str]) -> dict[str, Any]:
     found = {"api_key": environ.get("OPENAI_API_KEY"), "urls": environ.get("OPENAI_BASE_URL")}
     given = {key: value for key, value in found.items() if value}
-    return {"embeddings_service": {"endpoint": given}} if given else {}
+    services = ("embeddings_service", "generation_service")
+    return {name: {"endpoint": dict(given)} for name in services} if given else {}

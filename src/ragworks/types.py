@@ -259,11 +259,15 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The end of a generation: which markers were used for what, and whether the generator declined."""
+    """The end of a generation: which markers were used for what, and whether the generator declined.
+
+    ``model`` is who wrote it, where that may be another than the generator's name says.
+    """
 
     quotes: Mapping[int, Quote]
     abstained: bool
     usage: Mapping[str, int]
+    model: str = ""
 
 
 class Health(StrEnum):

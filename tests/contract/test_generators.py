@@ -1,14 +1,19 @@
 """What every passage scorer and every generator promises, with and without weights."""
 
+from collections.abc import AsyncIterator
+
 import numpy as np
 import pytest
 
+from chat_server import chat_server, reads
+from ragworks.clock import SystemClock
 from ragworks.models.extractive import ABSTENTION, ExtractiveGenerator
 from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxScorer
+from ragworks.models.openai_chat import OpenAIChatGenerator
 from ragworks.protocols import Generator, PassageScorer
-from ragworks.settings import GenerationSettings
-from ragworks.testing import a_hit
+from ragworks.settings import ChatSettings, GenerationSettings
+from ragworks.testing import a_hit, endpoint_set
 from ragworks.text.cite import cite
 from ragworks.types import Draft
 
@@ -26,8 +31,23 @@ def scorer(request: pytest.FixtureRequest) -> PassageScorer:
     return SCORERS[request.param]
 
 
+@pytest.fixture(params=[*SCORERS, "endpoint"])
+async def generator(request: pytest.FixtureRequest) -> AsyncIterator[Generator]:
+    if request.param != "endpoint":
+        yield ExtractiveGenerator(SCORERS[request.param], GenerationSettings().support_threshold)
+        return
+    async with chat_server() as server:
+        server.always = reads
+        settings, clock = ChatSettings(model="some-model", urls=(server.url,)), SystemClock()
+        chat = OpenAIChatGenerator(settings, endpoint_set(settings.urls, clock), clock)
+        chat.open()
+        yield chat
+        await chat.close()
+
+
 @pytest.fixture
-def generator(scorer: PassageScorer) -> Generator:
+def extractive(scorer: PassageScorer) -> Generator:
+    """For what is the generator's own doing here, and a model's there."""
     return ExtractiveGenerator(scorer, GenerationSettings().support_threshold)
 
 
@@ -88,14 +108,14 @@ async def test_instructions_inside_a_passage_are_data(generator):
     assert "PWNED" not in answer
 
 
-async def test_brackets_of_the_source_do_not_become_markers(generator):
+async def test_brackets_of_the_source_do_not_become_markers(extractive):
     wiki = a_hit("The battery of the Kestrel drone lasts 41 minutes.[3][12]", "wiki")
-    answer, draft = await run(generator, QUESTION, [wiki])
+    answer, draft = await run(extractive, QUESTION, [wiki])
     assert answer == "The battery of the Kestrel drone lasts 41 minutes. [1]"
     assert cite(answer, draft, [wiki])[1][0].quote.startswith("The battery")
 
 
-async def test_a_repeated_sentence_is_quoted_once(generator):
+async def test_a_repeated_sentence_is_quoted_once(extractive):
     twice = [HITS[0], a_hit(HITS[0].text, "copy")]
-    answer, _ = await run(generator, QUESTION, twice)
+    answer, _ = await run(extractive, QUESTION, twice)
     assert answer.count("41 minutes") == 1

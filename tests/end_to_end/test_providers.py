@@ -3,6 +3,8 @@ and by a second server."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ import pytest
 import structlog
 
 import ragworks
+from chat_server import HEAD, chat_server, chunk, reads, says
+from chat_server import problem as chat_problem
 from embedding_server import embedding_server, problem
 from folders import FILES, model_folder
 from ragworks.api.server import ListeningServer
@@ -35,8 +39,15 @@ def _logs() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(data: Path, **embeddings: Any) -> AsyncIterator[ListeningServer]:
-    app = build(load(environ={}, server={"data": str(data)}, embeddings_service={"threads": 1, **embeddings}))
+async def serving(data: Path, generation: Any = None, **embeddings: Any) -> AsyncIterator[ListeningServer]:
+    app = build(
+        load(
+            environ={},
+            server={"data": str(data)},
+            embeddings_service={"threads": 1, **embeddings},
+            generation_service=generation or {},
+        )
+    )
     async with app, ListeningServer(app, "127.0.0.1", 0) as server:
         yield server
 
@@ -169,3 +180,69 @@ async def test_endpoints_are_shown_as_replicas_and_why_one_is_left_alone_is_told
             assert "sk-very-secret" not in str(found) + str(events)
             refused = await http.post("/v1/services/embeddings_service/scale", json={"instances": 3})
             assert (refused.status_code, "endpoint.urls" in refused.text) == (422, True)
+
+
+DRONE = "The Kestrel weighs little. The battery of the Kestrel lasts 41 minutes."
+
+
+@asynccontextmanager
+async def drones(data: Path, *urls: str, **generation: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A server that knows one document and asks a chat model at ``urls``."""
+    settings = {"generator": "openai", "endpoint": {"model": "chat", "urls": list(urls), "timeout_s": 20}, **generation}
+    async with (
+        serving(data, settings, model_name="hashing") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+    ):
+        body = {"documents": [{"id": "manual", "text": DRONE}]}
+        accepted = await http.post("/v1/collections/default/documents", json=body)
+        async with http.stream("GET", f"{accepted.headers['location']}/events") as events:
+            [line async for line in events.aiter_lines()]
+        yield http
+
+
+ASK = "/v1/collections/default/ask"
+BATTERY = "How long does the battery last?"
+
+
+async def test_an_answer_of_a_chat_model_is_streamed_and_its_citation_resolves_in_the_document(tmp_path: Path):
+    gate = asyncio.Event()
+    async with chat_server() as chat, drones(tmp_path, chat.url) as http:
+        chat.always = lambda body: [HEAD, chunk("It lasts "), gate, *says("41 minutes [1][4].")(body)[1:]]
+        events: list[tuple[str, Any]] = []
+        async with http.stream("POST", ASK, json={"question": BATTERY, "stream": True}) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    events.append((name, json.loads(line.removeprefix("data: "))))
+                    gate.set()  # the first words are here before the others are written
+        assert [name for name, _ in events] == ["delta", "delta", "answer"]
+        whole = events[-1][1]
+        assert (whole["answer"], whole["abstained"], whole["model"]) == ("It lasts 41 minutes [1].", False, "chat")
+        assert whole["usage"] == {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
+        (cited,) = whole["citations"]
+        text = (await http.get("/v1/collections/default/documents/manual/text")).json()["text"]
+        assert text[cited["start"] : cited["end"]] == cited["quote"] == "The battery of the Kestrel lasts 41 minutes."
+        chat.always = reads
+        assert "41 minutes. [1]" in (await http.post(ASK, json={"question": BATTERY})).json()["answer"]
+        assert (await http.post(ASK, json={"question": "Who paid?"})).json()["abstained"] is True
+
+
+async def test_without_a_chat_endpoint_an_ask_says_why_and_with_a_fallback_it_quotes(tmp_path: Path):
+    async with chat_server() as chat:
+        chat.always = chat_problem(401, "bad key")
+        async with drones(tmp_path / "none", chat.url) as http:
+            for _ in range(2):
+                asked = await http.post(ASK, json={"question": BATTERY})
+                assert (asked.status_code, asked.json()["code"]) == (503, "endpoint_unavailable")
+                assert "answered 401: bad key; check generation_service.endpoint.api_key" in asked.text
+                assert int(asked.headers["retry-after"]) >= 1
+            found = (await http.get("/v1/services")).json()["data"]
+            mine = next(one for one in found if one["name"] == "generation_service")
+            (replica,) = mine["replicas"]
+            assert (replica["id"], replica["status"]) == (chat.url.removeprefix("http://"), "ejected")
+            assert "bad key" in mine["health"]["details"]["reason"]
+        async with drones(tmp_path / "extractive", chat.url, fallback="extractive") as http:
+            chat.always = chat_problem(503, "loading")
+            told = (await http.post(ASK, json={"question": BATTERY})).json()
+            assert ("41 minutes. [1]" in told["answer"], told["model"]) == (True, "extractive")

@@ -86,3 +86,20 @@ async def test_a_replica_of_another_model_is_refused_with_both_named(tmp_path: P
         assert (good.status, bad.life) == ("healthy", "starting")
         assert "runs model second:1, and those before it first:1" in bad.note
         assert (await app.embeddings_service.embed_texts(["one"])).failed == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"generator": "openai"}, "belong together; found generator 'openai' and model ''"),
+        ({"endpoint": {"model": "m"}}, "belong together; found generator 'extractive' and model 'm'"),
+        (
+            {"generator": "openai", "endpoint": {"model": "m", "urls": []}},
+            r"generation_service\.endpoint\.urls must name",
+        ),
+    ],
+)
+def test_a_generator_that_cannot_be_meant_is_refused(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    settings = load(environ={}, server={"data": str(tmp_path / "data")}, generation_service=given)
+    with pytest.raises(InvalidSettings, match=said):
+        build(settings)

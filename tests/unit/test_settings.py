@@ -113,8 +113,9 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_openais_variables_count_as_defaults_for_endpoints(tmp_path: Path) -> None:
     environment = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
-    found = load(written(tmp_path, ""), environment).embeddings_service.endpoint
-    assert (found.api_key, found.urls) == ("sk-1", ("http://127.0.0.1:1/v1",))
+    defaults = load(written(tmp_path, ""), environment)
+    for found in (defaults.embeddings_service.endpoint, defaults.generation_service.endpoint):
+        assert (found.api_key, found.urls) == ("sk-1", ("http://127.0.0.1:1/v1",))
     file = written(tmp_path, '[embeddings_service.endpoint]\napi_key = "sk-2"\nurls = ["http://a/v1", "http://b/v1"]')
     found = load(file, environment).embeddings_service.endpoint
     assert (found.api_key, found.urls) == ("sk-2", ("http://a/v1", "http://b/v1"))

@@ -70,6 +70,9 @@ TABLE: dict[type[RagworksError], Row] = {
         "Endpoint unavailable",
         "Read the reason: is the endpoint up, its address and key right? It is asked again.",
     ),
+    errors.GenerationFailed: Row(
+        502, "Question refused by the model", "Read the reason: fewer passages or a smaller max_tokens may help."
+    ),
     errors.StorageFull: Row(
         507, "Storage full or read-only", "Free space on the data folder's disk; nothing was changed."
     ),

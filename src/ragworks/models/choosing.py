@@ -13,7 +13,7 @@ from ragworks.models.onnx_folder import FolderEmbedder
 from ragworks.models.onnx_weights import OnnxEmbedder
 from ragworks.models.openai_api import OpenAIEmbedder
 from ragworks.protocols import Model, RemoteModel
-from ragworks.settings import EmbeddingsSettings
+from ragworks.settings import EmbeddingsSettings, GenerationSettings
 from ragworks.types import TextKind
 
 BUNDLED = "bge-small-en-v1.5"
@@ -64,6 +64,18 @@ def check(settings: EmbeddingsSettings) -> None:
                 f"runtime and instances as they are, found {settings.replicas.runtime!r} and "
                 f"{settings.replicas.instances}"
             )
+
+
+def check_generation(settings: GenerationSettings) -> None:
+    """The same for who writes answers. Raises InvalidSettings."""
+    named = bool(settings.endpoint.model)
+    if named != (settings.generator == "openai"):
+        raise InvalidSettings(
+            "generation_service.generator openai and generation_service.endpoint.model belong together; found "
+            f"generator {settings.generator!r} and model {settings.endpoint.model!r}"
+        )
+    if named:
+        check_urls("generation_service.endpoint", settings.endpoint.urls)
 
 
 def check_urls(section: str, urls: Sequence[str]) -> None:

@@ -64,11 +64,11 @@ class ExtractiveGenerator:
         usage = {"scored_sentences": len(candidates)}
         if not chosen:
             yield ABSTENTION
-            yield Draft({}, abstained=True, usage=usage)
+            yield Draft({}, abstained=True, usage=usage, model=self.name)
             return
         for place, sentence in enumerate(chosen):
             yield f"{' ' if place else ''}{_shown(sentence.text)} [{sentence.hit}]"
-        yield Draft(_quotes(chosen), abstained=False, usage=usage)
+        yield Draft(_quotes(chosen), abstained=False, usage=usage, model=self.name)
 
     def rank(self, question: str, hits: Sequence[Hit]) -> tuple[list[Candidate], list[float]]:
         """The candidates and how well each answers. Blocks: for a thread.

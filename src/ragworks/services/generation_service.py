@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ragworks.errors import NotReady
@@ -17,11 +17,18 @@ UNHEALTHY_AFTER = 3
 class GenerationService:
     """Service around one Generator. ``note_cited`` hears how many citations resolved, for ``stats``.
 
-    ``load``, if given, is run in a thread by ``initialize`` and raises what keeps the generator from working.
+    ``load``, if given, is run in a thread by ``initialize`` and raises what keeps the generator from working;
+    ``close`` is awaited by ``shutdown``.
     """
 
-    def __init__(self, generator: Generator, clock: Clock, load: Callable[[], object] | None = None) -> None:
-        self._generator, self._clock, self._load = generator, clock, load
+    def __init__(
+        self,
+        generator: Generator,
+        clock: Clock,
+        load: Callable[[], object] | None = None,
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._generator, self._clock, self._load, self._close = generator, clock, load, close
         self._running = False
         self._failures_in_a_row = 0
         self._last_failure = ""
@@ -39,6 +46,8 @@ class GenerationService:
 
     async def shutdown(self) -> None:
         self._running = False
+        if self._close is not None:
+            await self._close()
 
     async def generate(self, question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> AsyncIterator[str | Draft]:
         """The generator's pieces, then its Draft. Raises NotReady when stopped, and what the generator raises."""
