@@ -39,9 +39,7 @@ def test_an_embedding_model_that_cannot_be_meant_is_refused(tmp_path: Path, give
 def test_an_implementation_that_is_not_registered_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     wanted = {"model_name": "hashing", "replicas": {"implementation": "mine"}}
     settings = load(environ={}, server={"data": str(tmp_path / "data")}, embeddings_service=wanted)
-    with pytest.raises(
-        InvalidSettings, match=r"one of default, mime, found 'mine'; did you mean"
-    ):
+    with pytest.raises(InvalidSettings, match=r"one of default, mime, found 'mine'; did you mean"):
         build(settings, implementations={"mime": object})
     assert not (tmp_path / "data").exists()
 
