@@ -22,6 +22,7 @@ from ragworks.control.events import Journal
 from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
+from ragworks.control.questions import Asked, Questions
 from ragworks.control.replicas import ReplicaSet
 from ragworks.control_protocols import Event, Record, Replica, ReplicaSpec
 from ragworks.errors import CannotStart, StorageFull
@@ -34,7 +35,7 @@ from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxScorer, available_cores
 from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
-from ragworks.protocols import Service
+from ragworks.protocols import Retriever, Service
 from ragworks.runtimes.inline import InlineRuntime
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.runtimes.replicas import ProcessRuntime
@@ -52,9 +53,10 @@ from ragworks.storage.events import SqliteEvents
 from ragworks.storage.folder import DataFolder
 from ragworks.storage.indexes import IndexFolder
 from ragworks.storage.jobs import SqliteJobs
+from ragworks.storage.queries import SqliteQueries
 from ragworks.storage.sqlite import Database
 from ragworks.storage.webhooks import SqliteWebhooks
-from ragworks.types import Answer, Embeddings, Job, TextKind, Turn
+from ragworks.types import Answer, Embeddings, Job, Mode, SearchResult, TextKind, Turn
 from ragworks.workers.jobs import Outcome
 from ragworks.workers.reading import PooledReader, ReadLimits
 from ragworks.workers.webhooks import Webhooks
@@ -82,6 +84,7 @@ class _Parts:
         self.folder = DataFolder(settings.server.data)
         self.database = Database(self.folder.database)
         self.events = SqliteEvents(self.folder.events, settings.events, self.clock)
+        self.queries = SqliteQueries(self.folder.queries, settings.query_log, self.clock)
         self.rows = SqliteRows(self.database, self.clock)
         processor = settings.document_processor
         self.jobs = SqliteJobs(
@@ -155,13 +158,16 @@ class App:
     def __init__(
         self, settings: Settings, *, serving: bool = False, implementations: Mapping[str, Factory] | None = None
     ) -> None:
-        self.settings = settings
+        self.settings, self._serving = settings, serving
         self._made_by = made_by = chosen(settings, DEFAULTS, implementations or {})
         self.metrics = Metrics()
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = _Parts(settings)
         self.journal = Journal(parts.events, parts.clock, self.metrics.event)
+        self.questions = Questions(
+            parts.queries, settings.query_log.mode, parts.clock, self.metrics.question, self.metrics.feedback
+        )
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,
@@ -269,6 +275,7 @@ class App:
             await asyncio.to_thread(self._parts.events.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.events.close)
             await self._resources.enter_async_context(self.journal)
+            await self._open_queries()
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
             with suppress(StorageFull):  # searches can start without it; document_processor tries it again
                 await self._parts.jobs.recover()
@@ -283,6 +290,16 @@ class App:
         if wait:
             await asyncio.shield(self._starting)
 
+    async def _open_queries(self) -> None:
+        queries = self._parts.queries
+        if self.settings.query_log.mode != "off":
+            await asyncio.to_thread(queries.open)
+        self._resources.push_async_callback(asyncio.to_thread, queries.close)
+        # Only a server knows which settings are the folder's: a command that looks into it must not cost what it keeps.
+        if self._serving:
+            await queries.narrow()
+        await self._resources.enter_async_context(self.questions)
+
     async def stop(self) -> None:
         """Drain and stop the services in reverse order, then close the data folder. Harmless when called twice."""
         starting, self._starting = self._starting, None
@@ -292,27 +309,47 @@ class App:
         await self.orchestrator.stop()
         await self._resources.aclose()
 
+    async def search(
+        self, collection: str, query: str, *, mode: Mode = "hybrid", rerank: bool = False, **how: Any
+    ) -> SearchResult:
+        """As retrieval_service searches; the question is logged, and feedback can name the result's id."""
+        with self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
+            found = await self.retrieval_service.search(collection, query, mode=mode, rerank=rerank, **how)
+            asked.found = found = replace(found, id=asked.key)
+        return found
+
     async def ask(
-        self, collection: str, question: str, *, history: Sequence[Turn] = (), top_k: int | None = None
+        self,
+        collection: str,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        top_k: int | None = None,
+        key: str | None = None,
     ) -> AsyncIterator[str | Answer]:
-        """The answer in pieces as it is written, then the whole Answer. Raises what searching raises."""
+        """The answer in pieces as it is written, then the whole Answer, whose id is ``key`` if one is given.
+
+        Raises what searching raises.
+        """
         outcome = "failed"
-        pieces = answer(
-            collection,
-            question,
-            history=history,
-            top_k=top_k or self.settings.generation_service.passages,
-            retriever=self.retrieval_service,
-            generator=self.generation_service,
-            on_cited=self._cited,
-        )
-        try:
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    outcome = "abstained" if piece.abstained else "answered"
-                yield piece
-        finally:
-            self.metrics.answer(outcome)
+        with self.questions.asked("ask", collection, question, key=key) as asked:
+            pieces = answer(
+                collection,
+                question,
+                history=history,
+                top_k=top_k or self.settings.generation_service.passages,
+                retriever=_Noting(self.retrieval_service, asked),
+                generator=self.generation_service,
+                on_cited=self._cited,
+            )
+            try:
+                async for piece in pieces:
+                    if isinstance(piece, Answer):
+                        outcome = "abstained" if piece.abstained else "answered"
+                        asked.answer = piece = replace(piece, id=asked.key)
+                    yield piece
+            finally:
+                self.metrics.answer(outcome)
 
     def _ended(self, outcome: Outcome) -> None:
         self.metrics.document(outcome.kind)
@@ -330,6 +367,17 @@ class App:
             self.metrics.embedding_call(kind, seconds)
 
 
+class _Noting:
+    """A Retriever that notes what was found."""
+
+    def __init__(self, retriever: Retriever, asked: Asked) -> None:
+        self._retriever, self._asked = retriever, asked
+
+    async def search(self, collection: str, query: str, **how: Any) -> SearchResult:
+        self._asked.found = found = await self._retriever.search(collection, query, **how)
+        return found
+
+
 class _OneModel:
     """The proof of an embedding engine: it is healthy, and runs the model that those before it run."""
 
@@ -345,6 +393,11 @@ class _OneModel:
                 f"{replica.id} runs model {found}, and those before it {self._fingerprint}: vectors of two models "
                 "cannot be compared; start the server again to change the model"
             )
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return available_cores()
 
 
 async def kept_events(settings: Settings, **which: Any) -> Sequence[Event]:

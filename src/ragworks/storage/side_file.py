@@ -57,6 +57,15 @@ class SideFile:
         """``work`` in a transaction of its own. Raises StorageFull, DataFolderDamaged, NotReady once it is closed."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
+    async def checkpoint(self) -> None:
+        """Empty the log beside the file, which may hold what was deleted since."""
+
+        def work() -> None:
+            if self._db is not None:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     def forget(self, db: sqlite3.Connection, before: float, keep: int, max_bytes: int) -> None:
         """What is too old, or too much."""
         name = self._name
