@@ -86,7 +86,7 @@ def _volumes(found: Found) -> Iterator[str | Grid]:
 
 def _health(health: Found) -> Grid:
     score = "not enough data" if health["score"] is None else f"{health['score']} of 100"
-    partly = "" if health["known"] in (0, 1) else f", of {health['known']:.0%} of its parts"
+    partly = "" if health["score"] is None or health["known"] == 1 else f", of {health['known']:.0%} of its parts"
     rows = [(one["name"], f"{one['weight']:.0%}", _share(one["value"]), one["why"]) for one in health["parts"]]
     return Grid(("part", "weight", "value", "why"), rows, f"health: {score}{partly}")
 

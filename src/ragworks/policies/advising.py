@@ -25,6 +25,7 @@ LATE = 0.05
 GOOD_S, BAD_S = 1.0, 10.0  # what people wait without noticing, and until they leave
 BAD_ERRORS = 0.1
 HEADROOM = 2.0
+KNOWN = 0.5  # of a score's weight, or it would be that of a part
 
 BY_CODE: Mapping[str, str] = {
     "read_timeout": "document_processor.read_timeout_s",
@@ -87,7 +88,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class HealthScore:
-    """``score`` from 0 to 100 over the parts that are known; ``known`` is the weight of those, of 1 in all."""
+    """``score`` from 0 to 100 over the parts that are known; ``known`` is the weight of those, of 1 in all. There is no
+    score while that is less than half."""
 
     score: int | None
     known: float
@@ -217,7 +219,7 @@ def health(seen: Seen) -> HealthScore:
     parts = (_answers(seen), _errors(seen), _speed(seen), _documents(seen), _opinions(seen))
     told = [(part.weight, part.value) for part in parts if part.value is not None]
     known = sum(weight for weight, _ in told)
-    score = round(100 * sum(weight * value for weight, value in told) / known) if known else None
+    score = round(100 * sum(weight * value for weight, value in told) / known) if known >= KNOWN else None
     return HealthScore(score, round(known, 3), parts)
 
 
