@@ -24,7 +24,8 @@ from typing import Any
 import structlog
 
 from ragworks.clock import SystemClock
-from ragworks.control.events import MAX_WAITING, Journal
+from ragworks.control.behind import MAX_WAITING
+from ragworks.control.events import Journal
 from ragworks.policies.admission import QueueState
 from ragworks.policies.admission import decide as admit
 from ragworks.policies.replaying import asked_again

@@ -47,4 +47,5 @@ async def answer(
         model=draft.model or generator.name,
         usage=draft.usage,
         timings={**found.timings, "generate": time.perf_counter() - retrieved, "total": time.perf_counter() - started},
+        support=draft.support,
     )

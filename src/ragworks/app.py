@@ -1,47 +1,30 @@
-"""The composition root: settings in, a running App out. The only module that names concrete adapters."""
+"""The composition root: settings in, a running App out. With ``parts.py``, the only module that names adapters."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from random import Random
 from typing import Any
-
-import psutil
 
 from ragworks import engines
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control import machine
-from ragworks.control.endpoints import EndpointSet
 from ragworks.control.events import Journal
-from ragworks.control.group import Group, GroupSettings, healthy
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
-from ragworks.control.replicas import ReplicaSet
-from ragworks.control_protocols import Endpoints, Event, Record, Replica, ReplicaSpec
-from ragworks.errors import CannotStart, StorageFull
-from ragworks.implementations import DEFAULT, Factory, Implementation, chosen
+from ragworks.control.questions import Asked, Questions
+from ragworks.control_protocols import Event
+from ragworks.errors import StorageFull
+from ragworks.implementations import DEFAULT, Factory, chosen
 from ragworks.models import choosing
-from ragworks.models.carried import BGE_SMALL_EN, locate
-from ragworks.models.extractive import ExtractiveGenerator
-from ragworks.models.folder import passage_tokens
-from ragworks.models.lexical import LexicalScorer
-from ragworks.models.onnx_weights import OnnxScorer, available_cores
-from ragworks.models.openai_chat import FallingBack, OpenAIChatGenerator
-from ragworks.policies.balancing import BalanceSettings
-from ragworks.policies.calling import CallSettings
-from ragworks.policies.ejecting import EjectSettings
-from ragworks.protocols import Generator, Service
-from ragworks.runtimes.inline import InlineRuntime
-from ragworks.runtimes.processes import WorkerPool
-from ragworks.runtimes.replicas import ProcessRuntime
-from ragworks.runtimes.workers import WorkerReplicas
+from ragworks.models.onnx_weights import available_cores
+from ragworks.parts import Parts
+from ragworks.protocols import Retriever, Service
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embedding_engine import NAME, BalancedEngine, EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -51,25 +34,14 @@ from ragworks.services.vector_store import VectorStore
 from ragworks.settings import (
     INLINE_ONLY,
     SERVICES,
-    ChatSettings,
     EmbeddingsSettings,
-    EndpointSettings,
     GenerationSettings,
-    ProcessorSettings,
     Settings,
 )
-from ragworks.storage.blobs import FileBlobs
-from ragworks.storage.documents import SqliteRows
 from ragworks.storage.events import SqliteEvents
 from ragworks.storage.folder import DataFolder
-from ragworks.storage.indexes import IndexFolder
-from ragworks.storage.jobs import SqliteJobs
-from ragworks.storage.sqlite import Database
-from ragworks.storage.webhooks import SqliteWebhooks
-from ragworks.types import Answer, Embeddings, Job, TextKind, Turn
+from ragworks.types import Answer, Embeddings, Mode, SearchResult, TextKind, Turn
 from ragworks.workers.jobs import Outcome
-from ragworks.workers.reading import PooledReader, ReadLimits
-from ragworks.workers.webhooks import Webhooks
 
 DEFAULTS: Mapping[str, Factory] = {
     "vector_store": VectorStore,
@@ -79,113 +51,6 @@ DEFAULTS: Mapping[str, Factory] = {
     "generation_service": GenerationService,
     "orchestration_api": OrchestrationApi,
 }
-ENGINE_WAIT_S = 60.0
-"""Three attempts at a document outlast a replica that needs two minutes to come back. Questions give up sooner."""
-Load = Callable[[], object] | None
-Close = Callable[[], Awaitable[None]] | None
-
-MAX_CALLS = 4096
-"""Calls in flight to one engine: whoever waits there has its turn, which a refusal would take from it."""
-
-
-class _Parts:
-    """The adapters that the settings ask for; nothing is opened yet."""
-
-    def __init__(self, settings: Settings) -> None:
-        embeddings = settings.embeddings_service
-        choosing.check(embeddings)
-        choosing.check_generation(settings.generation_service)
-        weightless = embeddings.model_name == "hashing"
-        self.clock, self.rng = SystemClock(), Random()
-        self.folder = DataFolder(settings.server.data)
-        self.database = Database(self.folder.database)
-        self.events = SqliteEvents(self.folder.events, settings.events, self.clock)
-        self.rows = SqliteRows(self.database, self.clock)
-        processor = settings.document_processor
-        self.jobs = SqliteJobs(
-            self.database, self.clock, slots=processor.concurrent_documents, lease_s=processor.silence_s
-        )
-        self.blobs = FileBlobs(self.folder.blobs)
-        self.indexes = IndexFolder(self.folder.index)
-        self.runtimes: dict[str, InlineRuntime | ProcessRuntime] = {
-            "inline": InlineRuntime(max_calls=MAX_CALLS),
-            "process": ProcessRuntime(max_calls=MAX_CALLS),
-        }
-        self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
-        self.scorer = LexicalScorer() if weightless else OnnxScorer(embeddings.threads)
-        self.chunk_tokens = partial(passage_tokens, embeddings.model_folder) if embeddings.model_folder else int
-        self.tokenizer_path = (lambda: None) if weightless else partial(_tokenizer, embeddings)
-
-    def reader(self, settings: ProcessorSettings) -> PooledReader:
-        return PooledReader(
-            self.pool,
-            self.blobs.path,
-            tokenizer_path=self.tokenizer_path,
-            chunk_tokens=self.chunk_tokens(settings.chunk_tokens),
-            limits=ReadLimits(settings.read_timeout_s, settings.read_timeout_s_per_mb, settings.read_memory_bytes),
-            spool_folder=self.folder.uploads,
-        )
-
-    def readers(self, settings: ProcessorSettings, made_by: Implementation) -> WorkerReplicas:
-        bounds = settings.replicas.min_instances, max(settings.replicas.max_instances, self.pool.size)
-        return WorkerReplicas("document_processor", self.pool, bounds, made_by.version, settings.read_memory_bytes)
-
-    def webhooks(self, settings: ProcessorSettings, on_outcome: Callable[[str], None]) -> Webhooks:
-        return Webhooks(
-            SqliteWebhooks(self.database, self.clock),
-            self.jobs.job,
-            secret=settings.webhook_secret,
-            timeout_s=settings.webhook_timeout_s,
-            payload=_job_event,
-            clock=self.clock,
-            rng=self.rng,
-            on_outcome=on_outcome,
-        )
-
-    def endpoints(
-        self, service: str, settings: EndpointSettings | ChatSettings, strategy: str, record: Record
-    ) -> EndpointSet:
-        replicas = ReplicaSet(BalanceSettings(strategy=strategy), EjectSettings(), self.rng, record)
-        return EndpointSet(service, settings.model, settings.urls, replicas, self.clock, self.rng, record=record)
-
-    def engines(self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str) -> Group:
-        """The replicas of embeddings_service, which share the cores unless the settings deal them out."""
-        wanted = settings.replicas
-        threads = settings.threads or max(1, available_cores() // wanted.instances)
-        return Group(
-            ReplicaSpec(NAME, made_by.factory, (replace(settings, threads=threads),), made_by.name, made_by.version),
-            self.runtimes[runtime],
-            ReplicaSet(BalanceSettings(strategy=wanted.strategy), EjectSettings(), self.rng, record),
-            self.clock,
-            self.rng,
-            GroupSettings(
-                wanted.instances,
-                wanted.min_instances,
-                wanted.max_instances,
-                replace=runtime == "process",
-                memory_limit_bytes=psutil.virtual_memory().total,
-            ),
-            record=record,
-            prove=_OneModel(),
-            calls=CallSettings(wait_s=ENGINE_WAIT_S),
-        )
-
-    def writer(self, settings: GenerationSettings, endpoints: Endpoints | None) -> tuple[Generator, Load, Close]:
-        """Who writes answers, what makes it ready, and what lets go of it."""
-        load: Load = getattr(self.scorer, "load", None)
-        extractive = ExtractiveGenerator(self.scorer, settings.support_threshold)
-        if endpoints is None:
-            return extractive, load, None
-        chat = OpenAIChatGenerator(settings.endpoint, endpoints, self.clock)
-        if settings.fallback == "none":
-            return chat, chat.open, chat.close
-
-        def both() -> None:
-            chat.open()
-            if load:
-                load()
-
-        return FallingBack(chat, extractive), both, chat.close
 
 
 class App:
@@ -194,13 +59,16 @@ class App:
     def __init__(
         self, settings: Settings, *, serving: bool = False, implementations: Mapping[str, Factory] | None = None
     ) -> None:
-        self.settings = settings
+        self.settings, self._serving = settings, serving
         self._made_by = made_by = chosen(settings, DEFAULTS, implementations or {})
         self.metrics = Metrics()
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
-        self._parts = parts = _Parts(settings)
+        self._parts = parts = Parts(settings)
         self.journal = Journal(parts.events, parts.clock, self.metrics.event)
+        self.questions = Questions(
+            parts.queries, settings.query_log.mode, parts.clock, self.metrics.question, self.metrics.feedback
+        )
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,
@@ -326,6 +194,7 @@ class App:
             await asyncio.to_thread(self._parts.events.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.events.close)
             await self._resources.enter_async_context(self.journal)
+            await self._open_queries()
             # Before anything starts: only then is what a dead server was staging nobody's, and collected.
             with suppress(StorageFull):  # searches can start without it; document_processor tries it again
                 await self._parts.jobs.recover()
@@ -340,6 +209,16 @@ class App:
         if wait:
             await asyncio.shield(self._starting)
 
+    async def _open_queries(self) -> None:
+        queries = self._parts.queries
+        if self.settings.query_log.mode != "off":
+            await asyncio.to_thread(queries.open)
+        self._resources.push_async_callback(asyncio.to_thread, queries.close)
+        # Only a server knows which settings are the folder's: a command that looks into it must not cost what it keeps.
+        if self._serving:
+            await queries.narrow()
+        await self._resources.enter_async_context(self.questions)
+
     async def stop(self) -> None:
         """Drain and stop the services in reverse order, then close the data folder. Harmless when called twice."""
         starting, self._starting = self._starting, None
@@ -349,27 +228,47 @@ class App:
         await self.orchestrator.stop()
         await self._resources.aclose()
 
+    async def search(
+        self, collection: str, query: str, *, mode: Mode = "hybrid", rerank: bool = False, **how: Any
+    ) -> SearchResult:
+        """As retrieval_service searches; the question is logged, and feedback can name the result's id."""
+        with self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
+            found = await self.retrieval_service.search(collection, query, mode=mode, rerank=rerank, **how)
+            asked.found = found = replace(found, id=asked.key)
+        return found
+
     async def ask(
-        self, collection: str, question: str, *, history: Sequence[Turn] = (), top_k: int | None = None
+        self,
+        collection: str,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        top_k: int | None = None,
+        key: str | None = None,
     ) -> AsyncIterator[str | Answer]:
-        """The answer in pieces as it is written, then the whole Answer. Raises what searching raises."""
+        """The answer in pieces as it is written, then the whole Answer, whose id is ``key`` if one is given.
+
+        Raises what searching raises.
+        """
         outcome = "failed"
-        pieces = answer(
-            collection,
-            question,
-            history=history,
-            top_k=top_k or self.settings.generation_service.passages,
-            retriever=self.retrieval_service,
-            generator=self.generation_service,
-            on_cited=self._cited,
-        )
-        try:
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    outcome = "abstained" if piece.abstained else "answered"
-                yield piece
-        finally:
-            self.metrics.answer(outcome)
+        with self.questions.asked("ask", collection, question, key=key) as asked:
+            pieces = answer(
+                collection,
+                question,
+                history=history,
+                top_k=top_k or self.settings.generation_service.passages,
+                retriever=_Noting(self.retrieval_service, asked),
+                generator=self.generation_service,
+                on_cited=self._cited,
+            )
+            try:
+                async for piece in pieces:
+                    if isinstance(piece, Answer):
+                        outcome = "abstained" if piece.abstained else "answered"
+                        asked.answer = piece = replace(piece, id=asked.key)
+                    yield piece
+            finally:
+                self.metrics.answer(outcome)
 
     def _ended(self, outcome: Outcome) -> None:
         self.metrics.document(outcome.kind)
@@ -403,21 +302,20 @@ class _WithEngine:
         await self._engine.shutdown()
 
 
-class _OneModel:
-    """The proof of an embedding engine: it is healthy, and runs the model that those before it run."""
+class _Noting:
+    """A Retriever that notes what was found."""
 
-    def __init__(self) -> None:
-        self._fingerprint = ""
+    def __init__(self, retriever: Retriever, asked: Asked) -> None:
+        self._retriever, self._asked = retriever, asked
 
-    async def __call__(self, replica: Replica) -> None:
-        await healthy(replica)
-        found = (await replica.call("describe")).fingerprint
-        self._fingerprint = self._fingerprint or found
-        if found != self._fingerprint:
-            raise CannotStart(
-                f"{replica.id} runs model {found}, and those before it {self._fingerprint}: vectors of two models "
-                "cannot be compared; start the server again to change the model"
-            )
+    async def search(self, collection: str, query: str, **how: Any) -> SearchResult:
+        self._asked.found = found = await self._retriever.search(collection, query, **how)
+        return found
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return available_cores()
 
 
 async def kept_events(settings: Settings, **which: Any) -> Sequence[Event]:
@@ -446,16 +344,3 @@ def _runtime(settings: EmbeddingsSettings, serving: bool) -> str:
     if settings.replicas.runtime != "auto":
         return settings.replicas.runtime
     return "process" if serving and choosing.has_weights(settings) else "inline"
-
-
-def _job_event(job: Job) -> Mapping[str, Any]:
-    from ragworks.api.schemas import job_event  # late: opening a folder from Python needs no HTTP
-
-    return job_event(job)
-
-
-def _tokenizer(settings: EmbeddingsSettings) -> str:
-    """The tokenizer that sizes chunks; an endpoint's is not known, and the bundled one stands for it."""
-    if settings.model_folder:
-        return str(Path(settings.model_folder, "tokenizer.json"))
-    return str(locate(BGE_SMALL_EN).tokenizer)

@@ -176,6 +176,13 @@ class Client:
         given = {name: value for name, value in params.items() if value is not None}
         return list((await self._json("GET", "/v1/events", params=given))["data"])
 
+    async def insights(self, since: float) -> Json:
+        """What the questions since then come to."""
+        return await self._json("GET", "/v1/insights", params={"since": since})
+
+    async def feedback(self, collection: str, body: Json) -> Json:
+        return await self._json("POST", f"{_at(collection)}/feedback", json=body)
+
     async def ready(self) -> tuple[bool, Json]:
         """Whether search can be answered, and which services are not up, with the reason."""
         response = await self._once("GET", "/readyz", params={"verbose": ""})

@@ -1,7 +1,7 @@
 """The seams of the control plane: what runs a replica, and where its decisions are kept.
 
 Read downwards: what a replica is made of, the replica, the place where it lives, replicas that live elsewhere, the
-record of decisions.
+record of decisions, and that of questions.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from ragworks.policies.digesting import Question
 from ragworks.protocols import Service
 
 T = TypeVar("T")
@@ -199,4 +200,23 @@ class EventLog(Protocol):
     ) -> Sequence[Event]:
         """Events not older than ``since``, oldest first: the newest ``limit`` of them, or with ``after`` the first
         ``limit`` whose id is above it."""
+        ...
+
+
+Rating = Literal["up", "down"]
+
+
+class QueryLog(Protocol):
+    """Where questions are kept, of bounded number and age. What cannot be written raises StorageFull."""
+
+    async def append(self, questions: Sequence[Question]) -> None:
+        """Add questions; one whose key is there already stays as it was. The oldest go when there are too many."""
+        ...
+
+    async def rate(self, collection: str, key: str, rating: Rating, comment: str | None) -> bool:
+        """Note what somebody thought of the answer, in place of what was noted before; False if there is no such."""
+        ...
+
+    async def since(self, at: float) -> Sequence[Question]:
+        """All that are not older, oldest first."""
         ...

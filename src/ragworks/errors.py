@@ -9,6 +9,7 @@ RagworksError
 │   ├── DocumentNotFound
 │   ├── JobNotFound
 │   ├── ServiceNotFound
+│   ├── QuestionNotFound
 │   └── DeadLetterNotFound
 ├── Conflict
 │   ├── CollectionExists
@@ -100,6 +101,18 @@ class ServiceNotFound(NotFound):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"there is no service {name!r} in this server; it runs {', '.join(known)}")
         self.name = name
+
+
+class QuestionNotFound(NotFound):
+    code = "question_not_found"
+
+    def __init__(self, collection: str, question_id: str, mode: str) -> None:
+        why = "query_log.mode is off, so none is kept" if mode == "off" else "it may be older than query_log.keep_s"
+        super().__init__(
+            f"no question {question_id!r} of collection {collection!r} is known: expected the id that an answer of "
+            f"search or ask carried; {why}"
+        )
+        self.question_id = question_id
 
 
 class DeadLetterNotFound(NotFound):

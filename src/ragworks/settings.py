@@ -221,6 +221,18 @@ class EventSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryLogSettings:
+    mode: str = setting(
+        "metadata",
+        "what is kept of each question: off (nothing), metadata (all but texts), full (with question and comments)",
+        of=("off", "metadata", "full"),
+    )
+    keep: int = setting(50_000, "questions kept, as `ragworks insights` counts them", low=1)
+    keep_s: float = setting(30 * 86_400.0, "seconds that a question is kept", low=0)
+    max_bytes: int = setting(256 * 1024**2, "bytes that they may take", low=1024**2)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = setting("info", "least severe event logged", of=("debug", "info", "warning", "error"))
     format: str = setting("auto", "json, console, or auto: console on a terminal", of=("auto", "json", "console"))
@@ -236,6 +248,7 @@ class Settings:
     generation_service: GenerationSettings = field(default_factory=GenerationSettings)
     orchestration_api: ApiSettings = field(default_factory=ApiSettings)
     events: EventSettings = field(default_factory=EventSettings)
+    query_log: QueryLogSettings = field(default_factory=QueryLogSettings)
     log: LogSettings = field(default_factory=LogSettings)
     implementations: Mapping[str, str] = field(
         default_factory=dict,

@@ -22,6 +22,7 @@ from ragworks.control_protocols import Event, ReplicaSpec, Usage, unrecorded
 from ragworks.errors import EmbeddingFailed, NotReady, ReplicaGone, ReplicaLost
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.balancing import BalanceSettings
+from ragworks.policies.digesting import Question
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.protocols import Clock, Model, RemoteModel, Service, StoredVectors
 from ragworks.services.embedding_engine import EmbeddingEngine
@@ -107,6 +108,33 @@ class MemoryEvents:
             if service in (None, event.service) and event.at >= since and event.id > (after or 0)
         ]
         return found[-limit:] if after is None else found[:limit]
+
+
+class MemoryQueries:
+    """A QueryLog in memory, of ``keep`` questions. While ``error`` is set, nothing can be kept."""
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self.kept: dict[str, Question] = {}
+        self.error: Exception | None = None
+        self._keep = keep
+
+    async def append(self, questions: Sequence[Question]) -> None:
+        if self.error is not None:
+            raise self.error
+        for one in questions:
+            self.kept.setdefault(one.key, one)
+        for key in list(self.kept)[: -self._keep]:
+            del self.kept[key]
+
+    async def rate(self, collection: str, key: str, rating: str, comment: str | None) -> bool:
+        known = self.kept.get(key)
+        if known is None or known.collection != collection:
+            return False
+        self.kept[key] = replace(known, rating=rating, comment=comment)
+        return True
+
+    async def since(self, at: float) -> Sequence[Question]:
+        return [one for one in self.kept.values() if one.at >= at]
 
 
 class ScriptedModel(HashingEmbedder):

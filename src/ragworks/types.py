@@ -207,11 +207,17 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first, and the seconds that each step took. ``degraded`` says what was left out, and why."""
+    """Hits, best first, and the seconds that each step took. ``degraded`` says what was left out, and why.
+
+    ``cached`` says whether no vector of the question had to be computed; None if none was wanted. Feedback names the
+    ``id``.
+    """
 
     hits: tuple[Hit, ...]
     timings: Mapping[str, float]
     degraded: str | None = None
+    cached: bool | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +244,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished answer; ``abstained`` when the passages do not support one."""
+    """A finished answer; ``abstained`` when the passages do not support one. Feedback on it names its ``id``."""
 
     answer: str
     abstained: bool
@@ -246,6 +252,8 @@ class Answer:
     model: str
     usage: Mapping[str, int]
     timings: Mapping[str, float]
+    support: float | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +270,14 @@ class Draft:
     """The end of a generation: which markers were used for what, and whether the generator declined.
 
     ``model`` is who wrote it, where that may be another than the generator's name says.
+    ``support`` is what the best sentence scored, where the generator compares that with a threshold.
     """
 
     quotes: Mapping[int, Quote]
     abstained: bool
     usage: Mapping[str, int]
     model: str = ""
+    support: float | None = None
 
 
 class Health(StrEnum):
@@ -346,7 +356,8 @@ class Computed:
 class CacheReport:
     """What the embedding cache holds in memory, and what its tiers saved since the start.
 
-    ``misses`` are texts that went to the model; ``hit_rate`` is the share of the others. ``model`` is a fingerprint.
+    ``misses`` are texts that went to the model; ``hit_rate`` is the share of the others. ``evictions`` had to
+    leave for want of room. ``model`` is a fingerprint.
     """
 
     model: str
@@ -357,6 +368,7 @@ class CacheReport:
     stored_hits: int
     misses: int
     hit_rate: float
+    evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

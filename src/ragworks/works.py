@@ -68,9 +68,7 @@ class Works:
         history: Sequence[Turn] = (),
     ) -> SearchResult:
         """The best passages, best first."""
-        return await self._app.retrieval_service.search(
-            collection, query, top_k=top_k, filter=filter, mode=mode, history=history
-        )
+        return await self._app.search(collection, query, top_k=top_k, filter=filter, mode=mode, history=history)
 
     async def ask(self, question: str, *, collection: str = DEFAULT, history: Sequence[Turn] = ()) -> Answer:
         """The answer with its citations; ``abstained`` when the documents do not hold one."""

@@ -16,6 +16,9 @@ from ragworks.types import Answer, Turn
 
 router = APIRouter(tags=["questions"])
 
+CHAT_ID = "chatcmpl-"
+"""What stands before the id of an answer on OpenAI's route."""
+
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "model": schemas.AskResponse,
@@ -35,7 +38,7 @@ async def search(
     request: Request, name: str, wanted: Annotated[schemas.SearchRequest, Depends(body(schemas.SearchRequest))]
 ) -> schemas.SearchResponse:
     """Find the passages nearest to a question, best first."""
-    found = await app_of(request).retrieval_service.search(
+    found = await app_of(request).search(
         name,
         wanted.query,
         top_k=wanted.top_k,
@@ -67,6 +70,23 @@ async def ask(
     return EventStream(
         with_errors(events, lambda problem: event("error", problem.body), request_id_of(request), app.metrics)
     )
+
+
+@router.post(
+    "/v1/collections/{name}/feedback",
+    responses=problems(400, 404, 413, 415, 422, 507),
+    openapi_extra=accepts(schemas.FeedbackRequest),
+)
+async def feedback(
+    request: Request, name: str, wanted: Annotated[schemas.FeedbackRequest, Depends(body(schemas.FeedbackRequest))]
+) -> schemas.Feedback:
+    """Say what an answer was worth, by the ``id`` that it carried. Said again, the last word counts.
+
+    A comment is kept only where ``query_log.mode`` is full, as the texts of questions are.
+    """
+    key = wanted.id.removeprefix(CHAT_ID)
+    kept = await app_of(request).questions.rate(name, key, wanted.rating, wanted.comment)
+    return schemas.Feedback(id=wanted.id, rating=wanted.rating, comment_kept=kept)
 
 
 def turns(history: Sequence[schemas.TurnRequest]) -> list[Turn]:

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from ragworks import __version__
-from ragworks.api import admin, answer_routes, collection_routes, job_routes, openai, problems, schemas
+from ragworks.api import admin, answer_routes, collection_routes, insights, job_routes, openai, problems, schemas
 from ragworks.api.middleware import BodyLimit, HeadAsGet, LocalOnly, Observed
 from ragworks.settings import ProcessorSettings
 
@@ -27,6 +27,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     collection_routes.documents,
     job_routes.router,
     answer_routes.router,
+    insights.router,
     openai.router,
 )
 

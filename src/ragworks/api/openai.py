@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,10 +12,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragworks.api import schemas
-from ragworks.api.answer_routes import whole
+from ragworks.api.answer_routes import CHAT_ID, whole
 from ragworks.api.bodies import accepts, body
 from ragworks.api.context import MAX_PAGE, app_of, needs, request_id_of
 from ragworks.api.streaming import EventStream, closed, primed, unnamed, with_errors
+from ragworks.control.questions import fresh_key
 from ragworks.errors import CollectionNotFound, EmbeddingFailed, InvalidInput, NotFound
 from ragworks.types import Answer, Embeddings, Turn
 
@@ -141,8 +141,9 @@ async def complete(
     """Answer the last user message from the collection that ``model`` names; ``citations`` is an extra field."""
     app = app_of(request)
     question, history = _conversation(wanted.messages)
-    pieces = app.ask(wanted.model, question, history=history)
-    envelope = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": wanted.model}
+    key = fresh_key()
+    pieces = app.ask(wanted.model, question, history=history, key=key)
+    envelope = {"id": f"{CHAT_ID}{key}", "created": int(time.time()), "model": wanted.model}
     if not wanted.stream:
         return _completion(envelope, await whole(pieces))
     usage = wanted.stream_options is not None and wanted.stream_options.include_usage

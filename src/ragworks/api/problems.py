@@ -47,6 +47,7 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.DocumentNotFound: Row(404, "No such document", "List the collection's documents."),
     errors.ServiceNotFound: Row(404, "No such service", "List the services with GET /v1/services."),
     errors.JobNotFound: Row(404, "No such job", "List the jobs with GET /v1/jobs."),
+    errors.QuestionNotFound: Row(404, "No such question", "Send the id that the answer carried; query_log keeps it."),
     errors.DeadLetterNotFound: Row(404, "No such dead letter", "List them with GET /v1/dead-letters."),
     errors.Conflict: Row(409, "Conflict", "Read the current state, then decide."),
     errors.CollectionExists: Row(409, "Collection exists", "Use it, or choose another name."),

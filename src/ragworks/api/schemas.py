@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from ragworks import types
 from ragworks.control_protocols import Event as Decided
+from ragworks.control_protocols import Rating
 
 V = TypeVar("V")
 W = TypeVar("W")
@@ -20,6 +21,7 @@ MAX_ORIGIN_CHARACTERS = 4096  # the longest path of Linux
 # A question longer than a book page is a mistake, and its tokens would hold up everybody else's.
 MAX_QUERY_CHARACTERS = 32_768
 MAX_TOP_K = 1000
+MAX_COMMENT_CHARACTERS = 4000
 
 # What no address can hold: clients resolve the parts . and .. away, and line breaks end the matching of routes.
 _UNADDRESSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]|(?:^|/)\\.{1,2}(?:/|$)")
@@ -81,6 +83,12 @@ class AskRequest(Request):
     history: list[TurnRequest] = Field(default_factory=list, max_length=1000)
     top_k: TopK | None = None
     stream: bool = False
+
+
+class FeedbackRequest(Request):
+    id: str = Field(min_length=1, max_length=MAX_ID_CHARACTERS)
+    rating: Rating
+    comment: str | None = Field(default=None, max_length=MAX_COMMENT_CHARACTERS)
 
 
 class Wire(BaseModel):
@@ -217,6 +225,7 @@ class SearchResponse(Wire):
     results: list[Hit]
     timings: dict[str, float]
     degraded: str | None = None
+    id: str
 
 
 class Citation(Wire):
@@ -237,6 +246,13 @@ class AskResponse(Wire):
     model: str
     usage: dict[str, int]
     timings: dict[str, float]
+    id: str
+
+
+class Feedback(Wire):
+    id: str
+    rating: str
+    comment_kept: bool
 
 
 class Replica(Wire):
@@ -325,6 +341,7 @@ class Cache(Wire):
     stored_hits: int
     misses: int
     hit_rate: float
+    evictions: int
 
 
 class CacheCleared(Wire):
@@ -353,7 +370,14 @@ class ScaleRequest(Request):
     instances: Annotated[int, Field(ge=1, description="replicas that the service should have")]
 
 
-REQUESTS: tuple[type[Request], ...] = (CollectionRequest, DocumentsRequest, SearchRequest, AskRequest, ScaleRequest)
+REQUESTS: tuple[type[Request], ...] = (
+    CollectionRequest,
+    DocumentsRequest,
+    SearchRequest,
+    AskRequest,
+    FeedbackRequest,
+    ScaleRequest,
+)
 
 
 def page(wire: Callable[[V], W], found: types.Page[V]) -> ListOf[W]:
@@ -370,7 +394,10 @@ def hit(value: types.Hit) -> Hit:
 
 def search_response(found: types.SearchResult) -> SearchResponse:
     return SearchResponse(
-        results=[hit(one) for one in found.hits], timings=dict(found.timings), degraded=found.degraded
+        results=[hit(one) for one in found.hits],
+        timings=dict(found.timings),
+        degraded=found.degraded,
+        id=found.id,
     )
 
 

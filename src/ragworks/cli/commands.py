@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ragworks.cli import (
+    advising,
     asking,
     benching,
     caching,
@@ -55,6 +56,7 @@ application.add_typer(jobs.commands, name="jobs")
 application.command()(reporting.status)
 application.command()(scaling.scale)
 application.command()(explaining.why)
+application.command()(advising.insights)
 application.command()(checking.doctor)
 application.add_typer(collections.collection_commands, name="collections")
 application.add_typer(collections.document_commands, name="documents")

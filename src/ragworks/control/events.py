@@ -1,12 +1,10 @@
 """Where decisions become events: named in the log at once, and kept a moment later by a task in the background.
 
-No service waits for its events, and none is hurt by them: a full disk costs events, and is said once. A kind of event
-(an action of a replica, or of a service) that comes too often is counted, and one stands for many.
+A kind of event (an action of a replica, or of a service) that comes too often is counted, and one stands for many.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +13,13 @@ from typing import Any
 
 import structlog
 
+from ragworks.control.behind import Behind
 from ragworks.control_protocols import Event, EventLog, Record
 from ragworks.policies.replaying import encoded
 from ragworks.protocols import Clock
-from ragworks.waiting import news_or_time, to_its_end
 
 log = structlog.get_logger("ragworks.control")
 
-FLUSH_EVERY_S = 0.5  # a process that is killed loses no more than these
-RETRY_S = 5.0
-MAX_WAITING = 1000  # events that wait for the disk; the oldest go first
 WINDOW_S, BURST = 60.0, 5
 """Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
 minute: 1,440 a day, of the 10,000 that are kept."""
@@ -68,23 +63,15 @@ class Journal:
 
     def __init__(self, events: EventLog, clock: Clock, on_event: OnEvent = lambda service, action: None) -> None:
         self._events, self._clock, self._on_event = events, clock, on_event
-        self._waiting: list[Event] = []
         self._windows: dict[Kind, _Window] = {}
-        self._news = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
-        self._lost = 0
-        self._failing = False
+        self._behind = Behind(events.append, clock, "events", before=self._end_windows, due_s=self._due_s)
 
     async def __aenter__(self) -> Journal:
-        # Awaited when the context is left.
-        self._keeping = asyncio.create_task(self._keep(), name="keep-events")
+        await self._behind.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        keeping, self._keeping = self._keeping, None
-        if keeping:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+        await self._behind.__aexit__(*exc)
         self._end_windows(everything=True)
         await self.flush()
 
@@ -101,34 +88,7 @@ class Journal:
 
     async def flush(self) -> None:
         """Keep what waits, now. Never raises: what cannot be kept waits on."""
-        batch, self._waiting = self._waiting, []
-        if not batch:
-            return
-        try:
-            # Cancelled half way, it would be unknown whether they are in.
-            await to_its_end(self._append(batch))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # whatever is wrong with the log, the services go on
-            self._waiting = batch + self._waiting
-            self._bound()
-            self._note_failure(error)
-            return
-        if self._failing or self._lost:
-            log.warning("events_kept_again", action="events_kept_again", lost=self._lost)
-        self._failing, self._lost = False, 0
-
-    async def _append(self, batch: list[Event]) -> None:
-        await self._events.append(batch)
-
-    def _bound(self) -> None:
-        self._lost += max(0, len(self._waiting) - MAX_WAITING)
-        del self._waiting[:-MAX_WAITING]
-
-    def _note_failure(self, error: Exception) -> None:
-        if not self._failing:
-            log.warning("events_not_kept", action="events_not_kept", error=str(error) or type(error).__name__)
-        self._failing = True
+        await self._behind.flush()
 
     def _note(
         self,
@@ -155,7 +115,7 @@ class Journal:
             self._take(event)
         else:
             window.held, window.count = event, 1
-        self._news.set()
+        self._behind.wake()
 
     def _take(self, event: Event) -> None:
         crash_loop = event.decision.get("crash_loop") is True
@@ -164,22 +124,13 @@ class Journal:
             event.action, action=event.action, service=event.service, replica=event.replica, reason=event.reason,
             policy=event.policy or None, count=event.count,
         )  # fmt: skip
-        self._waiting.append(event)
-        self._bound()
-
-    async def _keep(self) -> None:
-        while True:
-            await news_or_time(self._news, self._clock, self._due_s())
-            self._news.clear()
-            await self._clock.sleep(FLUSH_EVERY_S)  # what comes meanwhile shares its commit
-            self._end_windows()
-            await self.flush()
+        self._behind.add(event)
 
     def _due_s(self) -> float | None:
         """Seconds until there is something to do though nothing comes."""
         now = self._clock.monotonic()
         due = [window.began + WINDOW_S - now for window in self._windows.values() if window.held is not None]
-        return min([*due, RETRY_S] if self._waiting else due, default=None)
+        return min(due, default=None)
 
     def _end_windows(self, *, everything: bool = False) -> None:
         now = self._clock.monotonic()

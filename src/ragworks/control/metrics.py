@@ -15,6 +15,10 @@ from ragworks.types import Health, Life, Stage, TaskState
 
 OUTCOMES = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, "unchanged", "retried")
 ANSWERS = ("answered", "abstained", "failed")
+QUESTIONS = tuple(
+    (kind, outcome) for kind in ("search", "ask") for outcome in ("answered", "abstained", "nothing", "failed", "left")
+)
+RATINGS = ("up", "down")
 DELIVERIES = ("delivered", "retried", "failed")
 STEPS = ("embed", "retrieve", "rerank", "total")
 KINDS = ("passage", "question")
@@ -79,6 +83,10 @@ class Metrics:
             "rag_search_step_duration_seconds", "One step of one search", REQUEST_SECONDS, "step"
         )
         self._answers = self._counter("rag_answers", "Questions by how they ended", "outcome")
+        self._asked = self._counter(
+            "rag_questions", "Searches and asks by how they ended, as the query log says it", "kind", "outcome"
+        )
+        self._feedback = self._counter("rag_feedback", "Ratings of answers", "rating")
         self._citations = self._counter("rag_citations", "Citations written by a generator", "outcome")
 
     def request_started(self) -> None:
@@ -130,6 +138,14 @@ class Metrics:
         """``outcome`` is answered, abstained or failed."""
         self._answers.labels(outcome).inc()
 
+    def question(self, kind: str, outcome: str) -> None:
+        """``kind`` is search or ask, ``outcome`` answered, abstained, nothing, failed or left."""
+        self._asked.labels(kind, outcome).inc()
+
+    def feedback(self, rating: str) -> None:
+        """``rating`` is up or down."""
+        self._feedback.labels(rating).inc()
+
     def citations(self, resolved: int, removed: int) -> None:
         self._citations.labels("resolved").inc(resolved)
         self._citations.labels("removed").inc(removed)
@@ -168,11 +184,14 @@ class Metrics:
             (self._steps, STEPS),
             (self._embedding_seconds, KINDS),
             (self._answers, ANSWERS),
+            (self._feedback, RATINGS),
             (self._citations, ("resolved", "removed")),
         )
         for family, values in known:
             for value in values:
                 family.labels(value)
+        for question in QUESTIONS:
+            self._asked.labels(*question)
         for service in SERVICES:
             self._events.labels(service, "refused")
         self.expect_route("unmatched", "GET", 404)

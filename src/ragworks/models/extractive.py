@@ -61,14 +61,14 @@ class ExtractiveGenerator:
     async def generate(self, question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> AsyncIterator[str | Draft]:
         candidates, scores = await asyncio.get_running_loop().run_in_executor(self._thread, self.rank, question, hits)
         chosen = choose(candidates, scores, self._threshold)
-        usage = {"scored_sentences": len(candidates)}
+        usage, support = {"scored_sentences": len(candidates)}, max(scores, default=None)
         if not chosen:
             yield ABSTENTION
-            yield Draft({}, abstained=True, usage=usage, model=self.name)
+            yield Draft({}, abstained=True, usage=usage, support=support, model=self.name)
             return
         for place, sentence in enumerate(chosen):
             yield f"{' ' if place else ''}{_shown(sentence.text)} [{sentence.hit}]"
-        yield Draft(_quotes(chosen), abstained=False, usage=usage, model=self.name)
+        yield Draft(_quotes(chosen), abstained=False, usage=usage, support=support, model=self.name)
 
     def rank(self, question: str, hits: Sequence[Hit]) -> tuple[list[Candidate], list[float]]:
         """The candidates and how well each answers. Blocks: for a thread.

@@ -159,6 +159,7 @@ class EmbeddingsService:
             stored_hits=self._counts["stored_hits"],
             misses=self._counts["model_texts"],
             hit_rate=self._hit_rate(),
+            evictions=self._cache.evictions,
         )
 
     def clear_cache(self) -> int:

@@ -89,7 +89,7 @@ class RetrievalService:
         _check(query, top_k, group_by)
         started = time.perf_counter()
         known = await self._store.collection(collection)
-        queries, degraded = await self._queries(known, query, history, mode)
+        queries, cached, degraded = await self._queries(known, query, history, mode)
         embedded = time.perf_counter()
         async with self._store.view(collection) as view:
             hits = await self._best(view, queries, filter, group_by, top_k)
@@ -106,7 +106,7 @@ class RetrievalService:
         }
         self._searches += 1
         self._on_search(timings)
-        return SearchResult(tuple(hits), timings, degraded)
+        return SearchResult(tuple(hits), timings, degraded, cached)
 
     async def _best(
         self, view: View, queries: Sequence[Query], filter: Mapping[str, Any] | None, group_by: str | None, top_k: int
@@ -140,16 +140,18 @@ class RetrievalService:
 
     async def _queries(
         self, collection: Collection, query: str, history: Sequence[Turn], mode: Mode
-    ) -> tuple[list[Query], str | None]:
-        """The last turn, and with less weight all user turns together, each as its legs want it."""
+    ) -> tuple[list[Query], bool | None, str | None]:
+        """The last turn, and with less weight all user turns together, each as its legs want it; whether the cache held
+        all vectors."""
         texts = [(query, 1.0)]
         if earlier := [turn.content for turn in history if turn.role == "user"]:
             texts.append(("\n".join([*earlier, query]), self._settings.history_weight))
         vectors: list[NDArray[np.float32] | None] = [None] * len(texts)
+        cached: bool | None = None
         degraded = None
         if mode != "lexical" and collection.fingerprint:
             try:
-                vectors = await self._embed(collection, [text for text, _ in texts])
+                vectors, cached = await self._embed(collection, [text for text, _ in texts])
             except (NotReady, TimeoutError) as error:
                 if mode == "dense":
                     raise NotReady(
@@ -157,12 +159,18 @@ class RetrievalService:
                     ) from error
                 degraded = "the embedder does not answer: searched by words only"
         words = mode != "dense"
-        return [
-            Query(vector, text if words else None, weight)
-            for (text, weight), vector in zip(texts, vectors, strict=True)
-        ], degraded
+        return (
+            [
+                Query(vector, text if words else None, weight)
+                for (text, weight), vector in zip(texts, vectors, strict=True)
+            ],
+            cached,
+            degraded,
+        )
 
-    async def _embed(self, collection: Collection, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+    async def _embed(
+        self, collection: Collection, texts: Sequence[str]
+    ) -> tuple[list[NDArray[np.float32] | None], bool]:
         if not self._embedder_ready():
             raise NotReady("embeddings_service is down")
         if collection.fingerprint != self._embedder.fingerprint:
@@ -173,7 +181,7 @@ class RetrievalService:
             if result.failed[0].transient:
                 raise NotReady(result.failed[0].reason)
             raise InvalidInput(f"the question cannot be embedded: {result.failed[0].reason}")
-        return list(result.embeddings)
+        return list(result.embeddings), not result.cache_stats.get("cache_misses")
 
     async def _reranked(self, query: str, hits: list[Hit]) -> tuple[list[Hit], str | None]:
         """The first hits in the order of fused and scorer's scores together, if the scorer is done in time."""

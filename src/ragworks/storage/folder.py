@@ -80,6 +80,10 @@ class DataFolder:
         return self.path / "events.db"
 
     @property
+    def queries(self) -> Path:
+        return self.path / "queries.db"
+
+    @property
     def blobs(self) -> Path:
         return self.path / "blobs"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
-from cachetools import Cache, TTLCache
+from cachetools import TTLCache
 from numpy.typing import NDArray
 
 V = TypeVar("V")
@@ -27,7 +27,7 @@ class VectorCache:
 
     def __init__(self, max_size: int, ttl_s: float, timer: Callable[[], float], *, max_bytes: int = 2**62) -> None:
         self._max_size = max_size
-        self._entries: Cache[bytes, tuple[bytes, bool]] = TTLCache(max_bytes, ttl_s, timer, getsizeof=_size)
+        self._entries = _Counting(max_bytes, ttl_s, timer, getsizeof=_size)
 
     def get(self, key: bytes) -> tuple[NDArray[np.float32], bool] | None:
         """(vector, whether its text was truncated). The vector is read-only."""
@@ -57,8 +57,22 @@ class VectorCache:
         """Bytes of all entries, what it takes to find them included."""
         return int(self._entries.currsize)
 
+    @property
+    def evictions(self) -> int:
+        """How many had to leave for want of room; those whose time was over are none."""
+        return self._entries.evictions
+
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class _Counting(TTLCache[bytes, tuple[bytes, bool]]):
+    evictions = 0
+
+    def popitem(self) -> tuple[bytes, tuple[bytes, bool]]:
+        found = super().popitem()
+        self.evictions += 1
+        return found
 
 
 def _size(entry: tuple[bytes, bool]) -> int:

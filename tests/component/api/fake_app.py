@@ -13,6 +13,7 @@ import numpy as np
 from ragworks.clock import SystemClock
 from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
+from ragworks.control.questions import Questions
 from ragworks.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -24,7 +25,7 @@ from ragworks.errors import (
 )
 from ragworks.records import Requeued
 from ragworks.settings import Settings, load
-from ragworks.testing import MemoryEvents
+from ragworks.testing import MemoryEvents, MemoryQueries
 from ragworks.types import (
     Answer,
     CacheReport,
@@ -261,6 +262,8 @@ class FakeApp:
         self.metrics = Metrics()
         self.events = MemoryEvents()
         self.journal = Journal(self.events, SystemClock())
+        self.queries = MemoryQueries()
+        self.questions = Questions(self.queries, "full", SystemClock(), self.metrics.question, self.metrics.feedback)
         self.orchestrator = FakeOrchestrator()
         self.vector_store = FakeVectorStore()
         self.embeddings_service = FakeEmbeddings()
@@ -277,8 +280,17 @@ class FakeApp:
     async def stop(self) -> None:
         self.running = False
 
+    async def search(self, collection: str, query: str, **how: Any) -> SearchResult:
+        return replace(await self.retrieval_service.search(collection, query, **how), id="q1")
+
     async def ask(
-        self, collection: str, question: str, *, history: Sequence[Turn] = (), top_k: int | None = None
+        self,
+        collection: str,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        top_k: int | None = None,
+        key: str | None = None,
     ) -> AsyncIterator[str | Answer]:
         await self.vector_store.collection(collection)
         self.asked.append((collection, question, list(history), top_k))

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from ragworks.control.behind import FLUSH_EVERY_S, MAX_WAITING, RETRY_S
 from ragworks.control.events import (
     BURST,
-    FLUSH_EVERY_S,
     MAX_CHARACTERS,
     MAX_REASON,
-    MAX_WAITING,
-    RETRY_S,
     WINDOW_S,
     Journal,
 )
