@@ -107,7 +107,7 @@ async def test_without_questions_nothing_is_claimed(client: httpx.AsyncClient, a
     assert all("not enough data" in one["evidence"] for one in found["undecided"])
 
 
-@pytest.mark.parametrize("since", ["-1", "nan", "yesterday", str(time.time() + 10**6)])
+@pytest.mark.parametrize("since", ["-1", "nan", "yesterday", "99999999999"])
 async def test_a_time_that_cannot_be_is_refused(client: httpx.AsyncClient, since: str) -> None:
     answer = await client.get(INSIGHTS, params={"since": since})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
