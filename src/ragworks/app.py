@@ -41,6 +41,7 @@ from ragworks.runtimes.inline import InlineRuntime
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.runtimes.replicas import ProcessRuntime
 from ragworks.runtimes.workers import WorkerReplicas
+from ragworks.scalers import engines_scaler, workers_scaler
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embedding_engine import NAME, BalancedEngine, EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -143,9 +144,9 @@ class _Parts:
     def engines(self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str) -> Group:
         """The replicas of embeddings_service, which share the cores unless the settings deal them out."""
         wanted = settings.replicas
-        threads = settings.threads or max(1, available_cores() // wanted.instances)
+        settings = replace(settings, threads=_threads(settings))
         return Group(
-            ReplicaSpec(NAME, made_by.factory, (replace(settings, threads=threads),), made_by.name, made_by.version),
+            ReplicaSpec(NAME, made_by.factory, (settings,), made_by.name, made_by.version),
             self.runtimes[runtime],
             ReplicaSet(BalanceSettings(strategy=wanted.strategy), EjectSettings(), self.rng, record),
             self.clock,
@@ -220,6 +221,14 @@ class App:
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 
+    def _readers(self) -> dict[str, Any]:
+        """The workers that read documents, and what scales them."""
+        name, parts, settings = "document_processor", self._parts, self.settings.document_processor
+        workers = parts.readers(settings, self._made_by[name])
+        record = self.journal.for_service(name)
+        scaler = workers_scaler(name, settings.scaling, workers, parts.pool, available_cores(), parts.clock, record)
+        return {"replicas": workers, "scaler": scaler}
+
     def _embeddings(self, settings: EmbeddingsSettings, serving: bool) -> tuple[EmbeddingsService, Registration]:
         """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
         parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
@@ -242,7 +251,11 @@ class App:
             width=lambda: 0 if runtime == "inline" else len(group.handles),
         )
         self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views)
-        return service, self._registered(NAME, service, replicas=group)
+        scaler = None
+        if runtime == "process":
+            threads = _threads(settings)
+            scaler = engines_scaler(settings.scaling, group, threads, available_cores(), parts.clock, record)
+        return service, self._registered(NAME, service, replicas=group, scaler=scaler)
 
     def _registry(self) -> dict[str, Registration]:
         """The dependency table: what each service cannot start without, and what it merely wants."""
@@ -253,7 +266,7 @@ class App:
                 "document_processor",
                 self.document_processor,
                 needs=("vector_store", "embeddings_service"),
-                replicas=self._parts.readers(self.settings.document_processor, self._made_by["document_processor"]),
+                **self._readers(),
             ),
             "retrieval_service": self._registered(
                 "retrieval_service", self.retrieval_service, needs=("vector_store",), wants=("embeddings_service",)
@@ -413,6 +426,11 @@ def _runtime(settings: EmbeddingsSettings, serving: bool) -> str:
     if settings.replicas.runtime != "auto":
         return settings.replicas.runtime
     return "process" if serving and choosing.has_weights(settings) else "inline"
+
+
+def _threads(settings: EmbeddingsSettings) -> int:
+    """Of one replica."""
+    return settings.threads or max(1, available_cores() // settings.replicas.instances)
 
 
 def _job_event(job: Job) -> Mapping[str, Any]:

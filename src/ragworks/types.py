@@ -471,6 +471,16 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingReport:
+    """How a service is scaled: ``mode`` is auto, or pinned by hand. The rest is what was decided last, if anything."""
+
+    mode: str
+    action: str | None = None
+    target_instances: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceReport:
     """One service: its state in the start-up, its health, its replicas, and its own statistics."""
 
@@ -481,3 +491,4 @@ class ServiceReport:
     health: ServiceHealth | None
     replicas: tuple[ReplicaReport, ...]
     stats: Mapping[str, Any]
+    scaling: ScalingReport | None = None

@@ -11,6 +11,7 @@ from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.scaling import Action, Load, ScaleDecision, ScaleSpec, ScaleState, decide
 from ragworks.policies.scaling_settings import check
 from ragworks.protocols import Clock
+from ragworks.types import ScalingReport
 
 log = structlog.get_logger("ragworks.autoscaler")
 
@@ -57,11 +58,29 @@ class Autoscaler:
         self._watching: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
         self.last: ScaleDecision | None = None
+        self.pinned = False
 
     async def __aenter__(self) -> Autoscaler:
+        self.start()
+        return self
+
+    def start(self) -> None:
         # Awaited by __aexit__.
         self._watching = asyncio.create_task(self._watch(), name=f"scale-{self._service}")
-        return self
+
+    def pin(self) -> None:
+        """Leave the size to whoever asked for one; an action that is under way ends first, and none follows."""
+        self.pinned, self._target, self.last = True, None, None
+
+    def unpin(self) -> None:
+        """Decide again, as one that has seen nothing of the service yet."""
+        if self.pinned:
+            self.pinned, self._state = False, ScaleState()
+
+    def report(self) -> ScalingReport:
+        if self.last is None:
+            return ScalingReport("pinned" if self.pinned else "auto")
+        return ScalingReport("auto", self.last.action, self.last.target_instances, self.last.reason)
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]
@@ -102,7 +121,8 @@ class Autoscaler:
                 continue
             due = self._clock.monotonic() + self._spec.monitoring_interval
             try:
-                self.tick()
+                if not self.pinned:
+                    self.tick()
             except Exception:  # a service that nobody scales any more would be noticed too late
                 log.exception("scaling_failed", action="scaling_failed", service=self._service)
 
