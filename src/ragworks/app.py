@@ -23,8 +23,9 @@ from ragworks.errors import StorageFull
 from ragworks.implementations import DEFAULT, Factory, chosen
 from ragworks.models import choosing
 from ragworks.models.onnx_weights import available_cores
-from ragworks.parts import Parts
+from ragworks.parts import Parts, engine_threads
 from ragworks.protocols import Retriever, Service
+from ragworks.scalers import engines_scaler, workers_scaler
 from ragworks.services.document_processor import DocumentProcessor
 from ragworks.services.embedding_engine import NAME, BalancedEngine, EmbeddingEngine
 from ragworks.services.embeddings_service import EmbeddingsService
@@ -108,6 +109,14 @@ class App:
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 
+    def _readers(self) -> dict[str, Any]:
+        """The workers that read documents, and what scales them."""
+        name, parts, settings = "document_processor", self._parts, self.settings.document_processor
+        workers = parts.readers(settings, self._made_by[name])
+        record = self.journal.for_service(name)
+        scaler = workers_scaler(name, settings.scaling, workers, parts.pool, available_cores(), parts.clock, record)
+        return {"replicas": workers, "scaler": scaler}
+
     def _embeddings(self, settings: EmbeddingsSettings, serving: bool) -> tuple[EmbeddingsService, Registration]:
         """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
         parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
@@ -130,7 +139,11 @@ class App:
             width=lambda: 0 if runtime == "inline" else len(group.handles),
         )
         self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views)
-        return service, self._registered(NAME, service, replicas=group)
+        scaler = None
+        if runtime == "process":
+            threads = engine_threads(settings)
+            scaler = engines_scaler(settings.scaling, group, threads, available_cores(), parts.clock, record)
+        return service, self._registered(NAME, service, replicas=group, scaler=scaler)
 
     def _writing(self, settings: GenerationSettings) -> tuple[GenerationService, Registration]:
         """The service, whose replicas are the endpoints of its model if it has some."""
@@ -154,7 +167,7 @@ class App:
                 "document_processor",
                 self.document_processor,
                 needs=("vector_store", "embeddings_service"),
-                replicas=self._parts.readers(self.settings.document_processor, self._made_by["document_processor"]),
+                **self._readers(),
             ),
             "retrieval_service": self._registered(
                 "retrieval_service", self.retrieval_service, needs=("vector_store",), wants=("embeddings_service",)

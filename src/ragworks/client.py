@@ -166,9 +166,12 @@ class Client:
     async def services(self) -> list[Json]:
         return list((await self._json("GET", "/v1/services"))["data"])
 
-    async def scale(self, service: str, instances: int) -> Json:
-        """The service as it is once new replicas were tried, or those that were too many have drained."""
-        return await self._json("POST", f"/v1/services/{_segment(service)}/scale", json={"instances": instances})
+    async def scale(self, service: str, instances: int | None) -> Json:
+        """The service as it is once new replicas were tried, or those that were too many have drained.
+
+        Without ``instances`` it is scaled by its load from now on."""
+        wanted = {"mode": "auto"} if instances is None else {"instances": instances}
+        return await self._json("POST", f"/v1/services/{_segment(service)}/scale", json=wanted)
 
     async def events(self, *, service: str | None, since: float, limit: int) -> list[Json]:
         """The newest events, oldest first."""

@@ -128,9 +128,9 @@ class Parts:
     def engines(self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str) -> Group:
         """The replicas of embeddings_service, which share the cores unless the settings deal them out."""
         wanted = settings.replicas
-        threads = settings.threads or max(1, available_cores() // wanted.instances)
+        settings = replace(settings, threads=engine_threads(settings))
         return Group(
-            ReplicaSpec(NAME, made_by.factory, (replace(settings, threads=threads),), made_by.name, made_by.version),
+            ReplicaSpec(NAME, made_by.factory, (settings,), made_by.name, made_by.version),
             self.runtimes[runtime],
             ReplicaSet(BalanceSettings(strategy=wanted.strategy), EjectSettings(), self.rng, record),
             self.clock,
@@ -163,6 +163,11 @@ class Parts:
                 load()
 
         return FallingBack(chat, extractive), both, chat.close
+
+
+def engine_threads(settings: EmbeddingsSettings) -> int:
+    """Of one replica."""
+    return settings.threads or max(1, available_cores() // settings.replicas.instances)
 
 
 class _OneModel:

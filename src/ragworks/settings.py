@@ -10,6 +10,7 @@ from typing import Any
 
 from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
+from ragworks.settings_scaling import ScalingSettings, WorkerScalingSettings, check_scaling
 from ragworks.settings_sources import PROFILE, build, describe, from_environment, merge, nearest, read_toml, setting
 
 __all__ = ["SERVICES", "Settings", "describe", "load"]
@@ -99,6 +100,7 @@ class ProcessorSettings:
     )
     webhook_timeout_s: float = setting(15.0, "seconds that the receiver of a webhook has to answer", low=0.1)
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
+    scaling: WorkerScalingSettings = field(default_factory=WorkerScalingSettings)
 
     @property
     def silence_s(self) -> float:
@@ -160,6 +162,7 @@ class EmbeddingsSettings:
     cache_enabled: bool = setting(True, "keep vectors in memory by content")
     cache_config: CacheSettings = field(default_factory=CacheSettings)
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
 
     @property
     def model(self) -> str:
@@ -292,6 +295,9 @@ def load(
     merge(values, overrides)
     settings: Settings = build(Settings, values, "")
     _check_replicas(settings)
+    for service in ("embeddings_service", "document_processor"):
+        wanted = settings.replicas(service)
+        check_scaling(service, getattr(settings, service).scaling, (wanted.min_instances, wanted.max_instances))
     return settings
 
 

@@ -497,3 +497,4 @@ class ServiceReport:
     health: ServiceHealth | None
     replicas: tuple[ReplicaReport, ...]
     stats: Mapping[str, Any]
+    scaling: Mapping[str, Any] | None = None

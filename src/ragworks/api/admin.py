@@ -81,9 +81,17 @@ async def scale_service(
     name: str,
     wanted: Annotated[schemas.ScaleRequest, Depends(body(schemas.ScaleRequest))],
 ) -> schemas.Service:
-    """Give a service so many replicas; answers once new ones were tried, or those that are too many have drained."""
+    """Give a service so many replicas; answers once new ones were tried, or those that are too many have drained.
+
+    The number holds until another is given, or ``{"mode": "auto"}``, which scales the service by its load again.
+    """
     orchestrator = app_of(request).orchestrator
-    await orchestrator.scale(name, wanted.instances, "asked for by hand")
+    if wanted.instances is not None and wanted.mode is None:
+        await orchestrator.scale(name, wanted.instances, "asked for by hand")
+    elif wanted.mode is not None and wanted.instances is None:
+        orchestrator.scale_by_load(name, "asked for by hand")
+    else:
+        raise InvalidInput('expected either "instances", a whole number from 1, or "mode": "auto"')
     return schemas.Service.model_validate(orchestrator.report(name))
 
 

@@ -279,6 +279,15 @@ class ServiceHealth(Wire):
     details: dict[str, Any]
 
 
+class Scaling(Wire):
+    """``mode`` is auto or pinned; the rest is what was decided last, if anything."""
+
+    mode: str
+    action: str | None
+    target_instances: int | None
+    reason: str | None
+
+
 class Service(Wire):
     name: str
     status: str
@@ -287,6 +296,7 @@ class Service(Wire):
     health: ServiceHealth | None
     replicas: list[Replica]
     stats: dict[str, Any]
+    scaling: Scaling | None
 
 
 class Services(Wire):
@@ -367,7 +377,10 @@ class Problem(Wire):
 
 
 class ScaleRequest(Request):
-    instances: Annotated[int, Field(ge=1, description="replicas that the service should have")]
+    """One of the two: a number, which holds until another or auto, or auto, which scales by load again."""
+
+    instances: Annotated[int | None, Field(ge=1, description="replicas that the service should have")] = None
+    mode: Annotated[Literal["auto"] | None, Field(description="auto: as many as the load needs")] = None
 
 
 REQUESTS: tuple[type[Request], ...] = (

@@ -130,6 +130,7 @@ def _parts(found: Found) -> list[str | Grid]:
     parts: list[str | Grid] = [_headline(found)]
     if services:
         parts += ["", Grid(SERVICE_COLUMNS, services)]
+        parts += [harmless(_scaling(one["name"], one["scaling"])) for one in found["services"] if one.get("scaling")]
     if replicas:
         parts += ["", Grid(REPLICA_COLUMNS, [_replica(one) for one in replicas], gap=1)]  # fits into 80 columns
         parts += [harmless(f"{one['id']}: {' '.join(one['note'].split())}") for one in replicas if one.get("note")]
@@ -155,6 +156,11 @@ def _service(one: Mapping[str, Any], waiting: Mapping[str, str]) -> tuple[Any, .
     replicas = f"{lives.count('ready')} of {len(lives)}" if lives else "0"
     check = f"{health['response_time_ms']:.1f} ms" if health else None
     return one["name"], one["status"], health.get("status"), replicas, check, why
+
+
+def _scaling(name: str, scaling: Mapping[str, Any]) -> str:
+    last = f": {scaling['action']}, {scaling['reason']}" if scaling["reason"] else ""
+    return f"{name} is scaled {'by hand' if scaling['mode'] == 'pinned' else 'by its load'}{last}"
 
 
 def _replica(one: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,7 +13,9 @@ from ragworks.cli.output import emit, say, table
 
 def scale(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="Service of the running server")],
-    instances: Annotated[str, typer.Argument(metavar="N", help="Replicas that it should have")],
+    instances: Annotated[
+        str, typer.Argument(metavar="N|auto", help="Replicas that it should have, or auto: as many as its load needs")
+    ],
     data: Data = None,
     url: Url = None,
     config: Config = None,
@@ -21,7 +23,7 @@ def scale(
 ) -> None:
     """Give a service of the running server N replicas; returns once new ones were tried or spare ones have drained.
 
-    The settings say how many there are after the next start.
+    N holds until another or auto is given, or the server starts again: then the settings say how many there are.
     """
     wanted = _wanted(instances)
     found = run(_scale(Place(data, url, config), service, wanted))
@@ -30,19 +32,22 @@ def scale(
         return
     rows = [(one["id"], one["pid"], one["status"], one["version"], one["note"]) for one in found["replicas"]]
     table(("replica", "pid", "status", "version", ""), rows)
-    say(f"{service} has {len(rows)} replicas")
+    say(f"{service} has {len(rows)} replicas" + (", scaled by its load" if wanted is None else ""))
 
 
-def _wanted(instances: str) -> int:
+def _wanted(instances: str) -> int | None:
+    """None for auto."""
     if instances == "auto":
-        raise typer.BadParameter("scaling by itself is not there yet: give a number of replicas", param_hint="N")
+        return None
     try:
         return int(instances)
     except ValueError:
-        raise typer.BadParameter(f"expected a number of replicas, found {instances!r}", param_hint="N") from None
+        raise typer.BadParameter(
+            f"expected a number of replicas or auto, found {instances!r}", param_hint="N"
+        ) from None
 
 
-async def _scale(place: Place, service: str, instances: int) -> dict[str, Any]:
+async def _scale(place: Place, service: str, instances: int | None) -> dict[str, Any]:
     from ragworks.client import live_server
     from ragworks.errors import InvalidInput
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -57,11 +57,31 @@ class Autoscaler:
         self._watching: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
         self.last: ScaleDecision | None = None
+        self.pinned = False
 
     async def __aenter__(self) -> Autoscaler:
+        self.start()
+        return self
+
+    def start(self) -> None:
         # Awaited by __aexit__.
         self._watching = asyncio.create_task(self._watch(), name=f"scale-{self._service}")
-        return self
+
+    def pin(self) -> None:
+        """Leave the size to whoever asked for one; an action that is under way ends first, and none follows."""
+        self.pinned, self._target, self.last = True, None, None
+
+    def unpin(self) -> None:
+        """Decide again, as one that has seen nothing of the service yet."""
+        if self.pinned:
+            self.pinned, self._state = False, ScaleState()
+
+    def report(self) -> dict[str, Any]:
+        """``mode`` is auto, or pinned by hand; the rest is what was decided last, if anything."""
+        if self.last is None:
+            return {"mode": "pinned" if self.pinned else "auto"}
+        last = self.last
+        return {"mode": "auto", "action": last.action, "target_instances": last.target_instances, "reason": last.reason}
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]
@@ -102,7 +122,8 @@ class Autoscaler:
                 continue
             due = self._clock.monotonic() + self._spec.monitoring_interval
             try:
-                self.tick()
+                if not self.pinned:
+                    self.tick()
             except Exception:  # a service that nobody scales any more would be noticed too late
                 log.exception("scaling_failed", action="scaling_failed", service=self._service)
 

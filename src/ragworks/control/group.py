@@ -120,8 +120,12 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Replicas that there should be."""
-        return len(self._members)
+        """Replicas that there should be: those that drain are there no longer."""
+        return len(self._staying)
+
+    @property
+    def _staying(self) -> list[_Member]:
+        return [member for member in self._members if not member.leaving.is_set()]
 
     async def start(self) -> None:
         """Returns when each replica has been tried and at least one serves; the others are tried on.
@@ -147,7 +151,7 @@ class Group:
         async with self._scaling:
             missing = instances - self.size
             await self._hire(missing)
-            await self._retire(sorted(self._members, key=self._worth)[: max(0, -missing)], self.settings.drain_s)
+            await self._retire(sorted(self._staying, key=self._worth)[: max(0, -missing)], self.settings.drain_s)
 
     async def stop(self) -> None:
         """Drain and let go of every replica. Harmless when called twice."""

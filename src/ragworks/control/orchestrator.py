@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from ragworks.control.autoscaler import Autoscaler
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import CannotStart, InvalidInput, NotReady, ServiceNotFound
 from ragworks.policies import restarting
@@ -70,13 +71,14 @@ class Registration:
     """A service, what it cannot start without, and what it merely wants.
 
     Without ``replicas`` it is its own and only one; ``inline_because`` says why there can be no other. Where it has
-    some, ``fixed_because`` says why there are as many as there are.
+    some, ``scaler`` makes them as many as the load needs, or ``fixed_because`` says why there are as many as there are.
     """
 
     service: Service
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     replicas: Replicas | None = None
+    scaler: Autoscaler | None = None
     inline_because: str = "it has no replicas"
     fixed_because: str = ""
     implementation: str = "default"
@@ -160,10 +162,27 @@ class Orchestrator:
                 f"instances of {name} must be from {low} to {high} ({name}.replicas.min_instances and max_instances), "
                 f"found {instances}"
             )
+        if entry.scaler is not None:
+            entry.scaler.pin()
         before = {"instances": entry.replicas.size}
         self.record(name)("scaled", reason=reason, inputs=before, decision={"instances": instances})
         await entry.replicas.scale(instances)
         await self._check(name)
+
+    def scale_by_load(self, name: str, reason: str) -> None:
+        """End what ``scale`` began. Raises ServiceNotFound, NotReady, and InvalidInput where nothing scales it."""
+        if name not in self.registry:
+            raise ServiceNotFound(name, self._order)
+        self.require(name)
+        scaler = self.registry[name].scaler
+        if scaler is None:
+            raise InvalidInput(
+                f"{name} is not scaled by its load: that takes replicas in processes, {name}.scaling.enabled, and "
+                f"{name}.replicas.min_instances below max_instances; give a number of instances"
+            )
+        if scaler.pinned:
+            self.record(name)("scaled", reason=reason, decision={"mode": "auto"})
+        scaler.unpin()
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """(can a search be answered?, why each service that is not up is not)."""
@@ -241,6 +260,8 @@ class Orchestrator:
             self._failed(name, str(error) or type(error).__name__)
             return
         state.status, state.error = "started", None
+        if entry.scaler is not None:
+            entry.scaler.start()
         state.restart = restarting.started(state.restart, self.clock.monotonic())
         took_s = self.clock.monotonic() - began
         self.record(name)("service_started", reason=f"ready after {took_s:.1f} s")
@@ -275,6 +296,8 @@ class Orchestrator:
         entry = self.registry[name]
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
+                if entry.scaler is not None:
+                    await entry.scaler.__aexit__(None, None, None)
                 if started:
                     await entry.service.shutdown()
                 if entry.replicas is not None:
@@ -314,7 +337,10 @@ class Orchestrator:
         state, entry = self._states[name], self.registry[name]
         replicas = entry.replicas.reports() if entry.replicas is not None else self._itself(name)
         stats = entry.service.stats() if self._up(name) else {}
-        return ServiceReport(name, state.status, state.error, self._waiting_for(name), state.health, replicas, stats)
+        scaling = entry.scaler.report() if entry.scaler is not None else None
+        return ServiceReport(
+            name, state.status, state.error, self._waiting_for(name), state.health, replicas, stats, scaling
+        )
 
     def _itself(self, name: str) -> tuple[ReplicaReport, ...]:
         """The report of a service that is its own only replica."""

@@ -61,6 +61,9 @@ class WorkerPool:
         self._workers: set[_Worker] = set()
         self._open = False
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self._waiting = 0
+        self.call_seconds = 0.0
+        """Of the calls that ended and did not lose their worker, the wait for one included."""
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -72,8 +75,9 @@ class WorkerPool:
         await asyncio.shield(asyncio.gather(*(self._end(worker) for worker in list(self._workers))))
 
     def stats(self) -> dict[str, int]:
-        """Children alive and busy, and what became of calls and children since the start."""
-        return {"alive": len(self._workers), "busy": len(self._workers) - len(self._idle), **self._counts}
+        """Children alive and busy, calls that wait for one, and what became of calls and children since the start."""
+        busy = len(self._workers) - len(self._idle)
+        return {"alive": len(self._workers), "busy": busy, "waiting": self._waiting, **self._counts}
 
     def pids(self) -> list[int]:
         """The process ids of the children that are alive."""
@@ -110,8 +114,12 @@ class WorkerPool:
         ``function`` must be importable. Its own RagworksErrors come back as they are, other errors as CorruptDocument.
         Raises ReadTimeout, ReadMemoryExceeded or WorkerCrashed; the worker is gone then, as it is after a cancel.
         """
-        call = frame_of_call(function, args)
-        await self._free.acquire()
+        call, began = frame_of_call(function, args), asyncio.get_running_loop().time()
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
         try:
             worker = await self._take()
             try:
@@ -120,6 +128,7 @@ class WorkerPool:
                 self._note(error)
                 await asyncio.shield(self._end(worker))
                 raise
+            self.call_seconds += asyncio.get_running_loop().time() - began
             await asyncio.shield(self._give_back(worker))
         finally:
             self._add_places(1)

@@ -27,6 +27,7 @@ class FakeServer:
         self.fields: list[dict] = []
         self.keys: list[str] = []
         self.bodies: list[bytes] = []
+        self.scaled = []
         self.refusals: list[Response | None] = []
         self.largest_submission = 1000
         self.broken_streams = 0
@@ -187,7 +188,8 @@ class FakeServer:
         return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
 
     async def _scale(self, request):
-        name, many = request.path_params["name"], (await request.json())["instances"]
+        self.scaled.append(await request.json())
+        name, many = request.path_params["name"], self.scaled[-1].get("instances", 1)
         replica = {"pid": 1, "status": "healthy", "version": "1", "note": ""}
         return JSONResponse({"name": name, "replicas": [{"id": f"{name}-{n}", **replica} for n in range(many)]})
 

@@ -183,8 +183,11 @@ def test_scale_prints_the_replicas_and_wants_a_number_and_a_server(printed, serv
     assert "embeddings_service-2" in out.out
     assert "embeddings_service has 3 replicas" in out.err
     assert json.loads(printed("scale", "embeddings_service", "2", "--json", *fake).out)["name"] == "embeddings_service"
-    assert "scaling by itself is not there yet" in printed("scale", "embeddings_service", "auto", *fake, code=2).err
-    assert "a number of replicas, found 'two'" in printed("scale", "embeddings_service", "two", *fake, code=2).err
+    assert "scaled by its load" in printed("scale", "embeddings_service", "auto", *fake).err
+    assert server.scaled[-1] == {"mode": "auto"}
+    assert (
+        "a number of replicas or auto, found 'two'" in printed("scale", "embeddings_service", "two", *fake, code=2).err
+    )
     assert "no server runs on" in printed("scale", "embeddings_service", "2", code=1).err
 
 
