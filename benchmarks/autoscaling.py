@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/autoscaling.py [--policy target] [--max 8] [--interval 2] [--json] [--svg FILE].
 Calls of 0.2 s arrive at random at a group of processes, kept by control.group.Group and scaled by
-control.autoscaler.Autoscaler as the server does it, but with short times (a decision every 2 s, a calm of 20 s), so
-that it takes two minutes: for 20 s half of what one replica can do, for 40 s eight times that, then nothing. (Eight
-times all that one can do would keep eight replicas busy for ever, and their queue would never go.) The 95th percentile is of the
-calls that ended within 2 s; it has recovered once it is below 1 s and stays so until the load ends. Every recorded
+control.autoscaler.Autoscaler as the server does it, but with short times (a decision every 2 s, a calm of 20 s) so that
+it takes two minutes: for 20 s half of what one replica can do, for 40 s eight times that, then nothing. (Eight times
+all that one can do would keep eight replicas busy for ever, and their queue would never go.) The 95th percentile is of
+the calls that ended within 2 s; it has recovered once it is below 1 s and stays so until the load ends. Every recorded
 decision is asked again. Caveats: a replica loads no model, so it is ready in about a second; the calls only wait, so
 replicas do not compete for cores.
 """

@@ -172,3 +172,20 @@ def test_another_implementation_is_named_in_one_line_and_registered_in_a_table(t
     found = load(file, {"RAGWORKS_IMPLEMENTATIONS__OTHER": "other:make"})
     assert found.implementations == {"mine": "my.engines:Engine", "other": "other:make"}
     assert found.replicas("embeddings_service").implementation == "mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cooldown": -1}, "embeddings_service.scaling.cooldown must be at least 0, found -1"),
+        ({"policy": "guess"}, "embeddings_service.scaling.policy must be one of threshold, target, predictive"),
+        (
+            {"thresholds": {"scale_down": {"cpu_threshold": 80}}},
+            r"embeddings_service.scaling.thresholds.scale_down.cpu_threshold must be below 70 "
+            r"\(thresholds.scale_up.cpu_threshold\); found 80",
+        ),
+    ],
+)
+def test_scaling_that_contradicts_itself_is_refused_with_the_key(given: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        load(None, {}, embeddings_service={"scaling": given})

@@ -165,6 +165,7 @@ async def test_scaling_up_starts_before_it_counts_and_down_drains_before_it_stop
         shrinking = asyncio.create_task(at.group.scale(1))
         await settle()
         assert [one.status for one in at.group.reports()].count("draining") == 2
+        assert (at.group.size, at.group.health()) == (1, (Health.HEALTHY, ""))  # it is as it should be
         late = asyncio.create_task(at.group.balancer.call("any"))
         await at.clock.advance(6)
         await shrinking
