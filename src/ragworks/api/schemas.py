@@ -283,9 +283,9 @@ class Scaling(Wire):
     """``mode`` is auto or pinned; the rest is what was decided last, if anything."""
 
     mode: str
-    action: str | None
-    target_instances: int | None
-    reason: str | None
+    action: str | None = None
+    target_instances: int | None = None
+    reason: str | None = None
 
 
 class Service(Wire):
