@@ -230,7 +230,7 @@ class FakeOrchestrator:
     def __init__(self) -> None:
         self.down: dict[str, str] = {}
         self.health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
-        self.scaled: list[tuple[str, int, str]] = []
+        self.scaled: list[tuple[str, int | str, str]] = []
 
     def require(self, name: str) -> None:
         if name in self.down:
@@ -244,9 +244,13 @@ class FakeOrchestrator:
             raise ServiceNotFound(name, ["embeddings_service"])
         self.scaled.append((name, instances, reason))
 
+    def scale_by_load(self, name: str, reason: str) -> None:
+        self.scaled.append((name, "auto", reason))
+
     def report(self, name: str) -> ServiceReport:
+        scaling = {"mode": "auto"} if self.scaled[-1][1] == "auto" else {"mode": "pinned"}
         replicas = tuple(ReplicaReport(f"{name}-{n}", None, "starting", "1", note="soon") for n in range(2))
-        return ServiceReport(name, "started", None, (), None, replicas, {})
+        return ServiceReport(name, "started", None, (), None, replicas, {}, scaling)
 
     async def services(self) -> list[ServiceReport]:
         replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2)

@@ -53,8 +53,20 @@ async def test_a_service_is_scaled_by_hand_and_answers_how_it_stands(client: htt
     assert app.orchestrator.scaled == [("embeddings_service", 2, "asked for by hand")]
     answer = await client.post("/v1/services/no-such/scale", json={"instances": 2})
     assert (answer.status_code, answer.json()["code"]) == (404, "service_not_found")
-    for wrong in ({"instances": 0}, {"instances": "2"}, {}, {"instance": 2}):
+    for wrong in ({"instances": 0}, {"instances": "2"}, {}, {"instance": 2}, {"instances": 2, "mode": "auto"}):
         assert (await client.post("/v1/services/embeddings_service/scale", json=wrong)).status_code == 422
+
+
+async def test_a_service_is_scaled_by_its_load_again_and_shows_its_mode_before_anything_is_decided(
+    client: httpx.AsyncClient, app: FakeApp
+) -> None:
+    """A scaler that had decided nothing made this answer, and the list of services, a 500."""
+    answer = await client.post("/v1/services/embeddings_service/scale", json={"mode": "auto"})
+    assert answer.status_code == 200
+    assert app.orchestrator.scaled == [("embeddings_service", "auto", "asked for by hand")]
+    assert answer.json()["scaling"] == {"mode": "auto", "action": None, "target_instances": None, "reason": None}
+    wrong = await client.post("/v1/services/embeddings_service/scale", json={"mode": "by hand"})
+    assert wrong.status_code == 422
 
 
 async def test_doctor_answers_the_counts_that_must_agree(client: httpx.AsyncClient) -> None:
