@@ -15,7 +15,7 @@ from ragworks.control.replicas import Outcome, Pick, ReplicaSet, ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record, Replica, unrecorded
 from ragworks.errors import NotReady, ReplicaGone
-from ragworks.policies.calling import CallSettings, Fault, again, classify, hedge_after_s
+from ragworks.policies.calling import Attempts, CallSettings, Fault, again, classify, hedge_after_s
 from ragworks.policies.retrying import earned
 from ragworks.protocols import Clock
 from ragworks.types import Health, Life
@@ -45,11 +45,9 @@ class _Call:
     arguments: tuple[Any, ...]
     named: Mapping[str, Any]
     cost: float | None
-    idempotent: bool
+    attempts: Attempts
     until: float
     tried: set[str] = field(default_factory=set)
-    attempts: int = 0
-    losses: int = 0
     error: Exception | None = None
 
     def left_s(self, now: float) -> float | None:
@@ -109,7 +107,7 @@ class Balancer:
         the retry budget allows, if it is ``idempotent`` or was not begun. Raises what ``Replica.call`` raises, and
         NotReady when there is no replica.
         """
-        call = _Call(verb, arguments, named, cost, idempotent, self._until(timeout_s))
+        call = _Call(verb, arguments, named, cost, Attempts(idempotent), self._until(timeout_s))
         while True:
             pick = await self._pick(call)
             try:
@@ -135,7 +133,7 @@ class Balancer:
     ) -> AsyncIterator[Any]:
         """The items of a verb that is an asynchronous generator, all from one replica: there is another attempt only
         before the first. ``timeout_s`` is for each item. Otherwise as ``call``."""
-        call = _Call(verb, arguments, named, cost, idempotent, math.inf)
+        call = _Call(verb, arguments, named, cost, Attempts(idempotent), math.inf)
         while True:
             pick = await self._pick(call, timeout_s)
             outcome, began, first = Outcome.CANCELLED, self._clock.monotonic(), True
@@ -222,7 +220,7 @@ class Balancer:
     # calling
 
     async def _answer(self, pick: Pick, call: _Call) -> Any:
-        slow_s = self._slow_s.get(call.verb) if call.idempotent else None
+        slow_s = self._slow_s.get(call.verb) if call.attempts.idempotent else None
         if slow_s is None:
             return await self._ask(pick, call)
         return await self._race(pick, call, slow_s)
@@ -290,21 +288,13 @@ class Balancer:
         if fault in (Fault.GONE, Fault.LOST):
             # Until its owner removes it, or a probe finds that the loss was of something behind it.
             self._replicas.note_health(pick.replica_id, Health.UNHEALTHY, self._clock.monotonic())
-            call.losses += fault is Fault.LOST
         return Outcome.FAILED
 
     def _again(self, call: _Call, error: Exception) -> bool:
         fault = classify(error)
-        call.attempts += fault is not Fault.GONE
-        decision = again(
-            self._settings,
-            fault,
-            attempts=call.attempts,
-            losses=call.losses,
-            idempotent=call.idempotent,
-            left_s=call.until - self._clock.monotonic(),
-            saved=self._saved,
-        )
+        call.attempts = call.attempts.after(fault)
+        left_s = call.until - self._clock.monotonic()
+        decision = again(self._settings, fault, call.attempts, left_s=left_s, saved=self._saved)
         call.error = error
         self._saved -= decision.cost
         self._counts["retries"] += decision.again

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ragworks.errors import EndpointUnavailable, NotReady, RagworksError, ReplicaGone, ReplicaLost
@@ -50,6 +50,19 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Attempts:
+    """How often a call was tried, how many replicas were lost with it, and whether it may take effect twice."""
+
+    idempotent: bool = True
+    made: int = 0
+    losses: int = 0
+
+    def after(self, fault: Fault) -> Attempts:
+        """The same, once another has ended so. Who was gone was not tried."""
+        return replace(self, made=self.made + (fault is not Fault.GONE), losses=self.losses + (fault is Fault.LOST))
+
+
+@dataclass(frozen=True, slots=True)
 class Again:
     """Whether a call is sent to another replica, and what that takes from the retry budget."""
 
@@ -69,34 +82,25 @@ def classify(error: Exception) -> Fault:
     return Fault.NONE if ours and not isinstance(error, EndpointUnavailable) else Fault.FAILED
 
 
-def again(
-    settings: CallSettings,
-    fault: Fault,
-    *,
-    attempts: int,
-    losses: int,
-    idempotent: bool,
-    left_s: float,
-    saved: float,
-) -> Again:
-    """What follows attempt number ``attempts``, of which ``losses`` lost their replica, with ``saved`` retries left.
+def again(settings: CallSettings, fault: Fault, attempts: Attempts, *, left_s: float, saved: float) -> Again:
+    """What follows ``attempts``, the last of which ended by ``fault``, with ``saved`` retries left.
 
-    Who was gone was not tried, and is not tried again, so that such calls end.
+    Who was gone is not tried again, so that such calls end.
 
     The first loss costs nothing: a replica takes only its calls in flight along when it ends, so such retries cannot
     grow with the trouble. A second may be the call's own doing.
     """
     if fault is Fault.NONE:
         return Again(False, 0.0, "the call itself is to blame: the same input fails again")
-    if not idempotent and fault not in (Fault.GONE, Fault.REFUSED):
+    if not attempts.idempotent and fault not in (Fault.GONE, Fault.REFUSED):
         return Again(False, 0.0, "it may have taken effect, and must not twice")
     if left_s <= 0:
         return Again(False, 0.0, "the caller's time is over")
     if fault is Fault.GONE:
         return Again(True, 0.0, "nobody was there to try it")
-    if attempts >= settings.max_attempts:
-        return Again(False, 0.0, f"attempt {attempts} of {settings.max_attempts} failed")
-    if fault is Fault.LOST and losses == 1:
+    if attempts.made >= settings.max_attempts:
+        return Again(False, 0.0, f"attempt {attempts.made} of {settings.max_attempts} failed")
+    if fault is Fault.LOST and attempts.losses == 1:
         return Again(True, 0.0, "its replica was lost")
     if saved < 1:
         return Again(False, 0.0, "the retry budget is spent: too many calls fail")

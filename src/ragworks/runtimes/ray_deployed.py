@@ -7,7 +7,6 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ray import exceptions as ray_errors
@@ -15,7 +14,7 @@ from ray import serve
 from ray.serve import exceptions as serve_errors
 
 from ragworks.errors import NotReady, ReplicaLost
-from ragworks.policies.calling import CallSettings, Fault, again, classify
+from ragworks.policies.calling import Attempts, CallSettings, again, classify
 from ragworks.policies.retrying import earned
 from ragworks.runtimes.child import unpacked_error
 from ragworks.runtimes.ray_serve import Raised
@@ -49,7 +48,7 @@ class Deployed:
         without end for a replica where there is none but one may come.
         """
         until = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        sent = _Sent(idempotent)
+        sent = Attempts(idempotent)
         while True:
             response = self._handle.call.remote(verb, arguments, named, cost=cost)
             try:
@@ -60,6 +59,7 @@ class Deployed:
                 response.cancel()
                 raise
             except Exception as error:  # whatever it is, another replica may not have it
+                sent = sent.after(classify(error))
                 if not self._again(sent, error, until):
                     raise
             else:
@@ -77,7 +77,7 @@ class Deployed:
     ) -> AsyncIterator[Any]:
         """The items of a verb that is an asynchronous generator; ``timeout_s`` is for each. Closing the iterator early
         closes it there. Sent again only before the first item. Otherwise as ``call``."""
-        sent, first = _Sent(idempotent), True
+        sent, first = Attempts(idempotent), True
         while True:
             try:
                 async with contextlib.aclosing(self._items(verb, arguments, named, cost, timeout_s)) as items:
@@ -88,6 +88,7 @@ class Deployed:
             except TimeoutError:
                 raise
             except Exception as error:  # as above
+                sent = sent.after(classify(error))
                 if not first or not self._again(sent, error, math.inf):
                     raise
 
@@ -110,28 +111,11 @@ class Deployed:
         finally:
             items.cancel()  # harmless at the end
 
-    def _again(self, sent: _Sent, error: Exception, until: float) -> bool:
-        fault = classify(error)
-        sent.attempts += 1
-        sent.losses += fault is Fault.LOST
-        decision = again(
-            self._settings,
-            fault,
-            attempts=sent.attempts,
-            losses=sent.losses,
-            idempotent=sent.idempotent,
-            left_s=until - time.monotonic(),
-            saved=self._saved,
-        )
+    def _again(self, sent: Attempts, error: Exception, until: float) -> bool:
+        left_s = until - time.monotonic()
+        decision = again(self._settings, classify(error), sent, left_s=left_s, saved=self._saved)
         self._saved -= decision.cost
         return decision.again
-
-
-@dataclass(slots=True)
-class _Sent:
-    idempotent: bool
-    attempts: int = 0
-    losses: int = 0
 
 
 def _unwrapped(answer: Any) -> Any:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragworks import errors
-from ragworks.policies.calling import CallSettings, Fault, HedgeSettings, again, classify, hedge_after_s
+from ragworks.policies.calling import Attempts, CallSettings, Fault, HedgeSettings, again, classify, hedge_after_s
 
 SETTINGS = CallSettings()
 faults = st.sampled_from(list(Fault))
@@ -56,9 +56,7 @@ def test_every_error_of_ours_but_five_leaves_the_replica_blameless() -> None:
 def test_what_is_sent_again_may_be_and_is_paid_for(
     fault: Fault, attempts: int, losses: int, idempotent: bool, left_s: float, saved: float
 ) -> None:
-    decision = again(
-        SETTINGS, fault, attempts=attempts, losses=losses, idempotent=idempotent, left_s=left_s, saved=saved
-    )
+    decision = again(SETTINGS, fault, Attempts(idempotent, attempts, losses), left_s=left_s, saved=saved)
     assert decision.reason
     assert decision.cost <= saved
     assert decision.again or decision.cost == 0
@@ -74,14 +72,21 @@ def test_the_first_lost_replica_costs_no_retry_and_the_second_does() -> None:
     """A replica takes at most its calls in flight along; a call that ends each replica it meets must not go on."""
 
     def told(losses: int, saved: float) -> tuple[bool, float]:
-        decision = again(
-            SETTINGS, Fault.LOST, attempts=losses, losses=losses, idempotent=True, left_s=math.inf, saved=saved
-        )
+        decision = again(SETTINGS, Fault.LOST, Attempts(made=losses, losses=losses), left_s=math.inf, saved=saved)
         return decision.again, decision.cost
 
     assert told(1, 0.0) == (True, 0.0)
     assert told(2, 0.0) == (False, 0.0)
     assert told(2, 5.0) == (True, 1.0)
+
+
+@given(st.booleans(), st.lists(faults))
+def test_every_replica_that_tried_counts_and_who_was_gone_does_not(idempotent: bool, ends: list[Fault]) -> None:
+    attempts = Attempts(idempotent)
+    for fault in ends:
+        attempts = attempts.after(fault)
+    tried = sum(fault is not Fault.GONE for fault in ends)
+    assert attempts == Attempts(idempotent, tried, ends.count(Fault.LOST))
 
 
 @given(st.lists(st.floats(0, 100), max_size=300), st.floats(0, 1))
