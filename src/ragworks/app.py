@@ -78,7 +78,7 @@ class App:
             on_forgotten=lambda keys: self.embeddings_service.forget(keys),
         )
         self.embeddings_service: EmbeddingsService
-        self.embeddings_service, self._embedding = self._embeddings(settings.embeddings_service, serving)
+        self.embeddings_service, self._embedding = self._embeddings(settings.embeddings_service)
         self.document_processor: DocumentProcessor = made_by["document_processor"].factory(
             settings.document_processor,
             queue=parts.jobs,
@@ -105,6 +105,9 @@ class App:
         self.generation_service, self._generation = self._writing(settings.generation_service)
         registry = {name: entry for name, entry in self._registry().items() if name in settings.server.services}
         self.orchestrator: Orchestrator = Orchestrator(registry, parts.clock, parts.rng, self.journal.for_service)
+        self._watch()
+
+    def _watch(self) -> None:
         self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
         for name in SERVICES:
             self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
@@ -117,7 +120,7 @@ class App:
         scaler = workers_scaler(name, settings.scaling, workers, parts.pool, available_cores(), parts.clock, record)
         return {"replicas": workers, "scaler": scaler}
 
-    def _embeddings(self, settings: EmbeddingsSettings, serving: bool) -> tuple[EmbeddingsService, Registration]:
+    def _embeddings(self, settings: EmbeddingsSettings) -> tuple[EmbeddingsService, Registration]:
         """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
         parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
         front = partial(EmbeddingsService, settings, stored=self.vector_store, clock=parts.clock)
@@ -130,7 +133,7 @@ class App:
             return service, self._registered(
                 NAME, _WithEngine(service, engine), replicas=endpoints, fixed_because=because
             )
-        runtime = _runtime(settings, serving)
+        runtime = _runtime(settings, self._serving)
         group = parts.engines(settings, made_by, record, runtime)
         service = front(
             engine=BalancedEngine(group.balancer.call),

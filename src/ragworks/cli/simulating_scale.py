@@ -16,7 +16,9 @@ from ragworks.errors import InvalidInput
 if TYPE_CHECKING:
     from ragworks.policies.scaling import ScaleSpec
     from ragworks.simulator.demand import Demand
+    from ragworks.simulator.scaling import Result
 
+COLUMNS = ("policy", "wait>1s %", "p99 wait s", "worst s", "replica-hours", "actions", "reversals", "peak")
 
 UNITS = {"h": 3600.0, "d": 86400.0}
 
@@ -68,22 +70,21 @@ def scale(
     if as_json:
         emit([{field: getattr(one, field) for field in FIELDS} for one in found])
         return
-    rows: list[tuple[object, ...]] = [
-        (
-            one.policy,
-            f"{100 * one.wait_over_1s_share:.2f}",
-            f"{one.p99_wait_s:.1f}",
-            f"{one.worst_wait_s:.0f}",
-            f"{one.replica_hours_ratio:.2f}",
-            one.actions,
-            one.reversals,
-            one.peak_replicas,
-        )
-        for one in found
-    ]
-    rows.append(("oracle", "0.00", "0.0", "0", "1.00", ideal.actions, "", ideal.peak))
-    columns = ("policy", "wait>1s %", "p99 wait s", "worst s", "replica-hours", "actions", "reversals", "peak")
-    table(columns, rows, title=f"{len(demand.t)} requests in {demand.length_s:.0f} s, {ideal.mean:.2f} replicas needed")
+    rows = [*map(_cells, found), ("oracle", "0.00", "0.0", "0", "1.00", ideal.actions, "", ideal.peak)]
+    table(COLUMNS, rows, title=f"{len(demand.t)} requests in {demand.length_s:.0f} s, {ideal.mean:.2f} replicas needed")
+
+
+def _cells(one: Result) -> tuple[object, ...]:
+    return (
+        one.policy,
+        f"{100 * one.wait_over_1s_share:.2f}",
+        f"{one.p99_wait_s:.1f}",
+        f"{one.worst_wait_s:.0f}",
+        f"{one.replica_hours_ratio:.2f}",
+        one.actions,
+        one.reversals,
+        one.peak_replicas,
+    )
 
 
 def _specs(policies: str, settings: list[str], startup_s: float, interval_s: float) -> list[ScaleSpec]:
