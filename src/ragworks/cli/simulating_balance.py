@@ -31,8 +31,11 @@ def balance(
     ] = 1,
     strategies: Annotated[str, typer.Option(metavar="NAME,…", help="Strategies to compare, or all")] = "all",
     case: Annotated[
-        Literal["steady", "long", "blackhole"],
-        typer.Option(help="One replica slow for a while; the same after long running; one that fails fast"),
+        Literal["steady", "long", "blackhole", "flapping"],
+        typer.Option(
+            help="One replica slow for a while; the same after long running; one that fails fast; one that does so "
+            "again and again"
+        ),
     ] = "steady",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random choices")] = 0,
     ejecting: Annotated[

@@ -21,7 +21,7 @@ from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.simulator.traces import Requests
 
-Case = Literal["steady", "long", "blackhole"]
+Case = Literal["steady", "long", "blackhole", "flapping"]
 Profile = Literal["generate", "embed"]
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,9 @@ PACE, DEGRADED_PACE = 3.0, 4.0
 
 ERROR_S = 0.005
 """How soon replica 2 answers with an error while it is a black hole."""
+
+FLAPS = 10
+"""How often it is a black hole and well again in the flapping case."""
 
 REPETITIONS = 4
 REPORT_S = 1.0
@@ -53,7 +56,8 @@ KNOWS = {
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What happens, whoever balances: when requests come, their work in seconds at pace 1, and who is slow or fails
-    between which seconds. Figures are of the requests from ``counted`` on."""
+    between which seconds; within those it fails and is well in turns of ``turn_s``. Figures are of the requests from
+    ``counted`` on."""
 
     t: Floats
     work: Floats
@@ -62,6 +66,7 @@ class Plan:
     slow: tuple[float, float]
     errors: tuple[float, float]
     counted: int
+    turn_s: float = np.inf
 
     def pace(self, replica: int, now: float) -> float:
         if replica == 0:
@@ -69,7 +74,9 @@ class Plan:
         return DEGRADED_PACE if replica == 1 and self.slow[0] <= now < self.slow[1] else 1.0
 
     def fails(self, replica: int, now: float) -> bool:
-        return replica == 2 and self.errors[0] <= now < self.errors[1]
+        if replica != 2 or not self.errors[0] <= now < self.errors[1]:
+            return False
+        return (now - self.errors[0]) // self.turn_s % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ def plan(requests: Requests, profile: Profile, rho: float, case: Case) -> Plan:
         raise InvalidInput("all requests of the trace come at the same second; their times must differ to be rescaled")
     length = float(work.sum()) / (rho * slots * (REPLICAS - 1 + 1 / PACE))
     t = t * (length / t[-1])
-    slow, errors = (0.4 * length, 0.4 * length + length / 6), NEVER
+    slow, errors, turn_s = (0.4 * length, 0.4 * length + length / 6), NEVER, np.inf
     if case == "long":
         counted, start = (REPETITIONS - 1) * len(t), (REPETITIONS - 1) * length
         t = np.concatenate([t + repetition * length for repetition in range(REPETITIONS)])
@@ -119,7 +126,9 @@ def plan(requests: Requests, profile: Profile, rho: float, case: Case) -> Plan:
         slow = (start + length / 3, start + 2 * length / 3)
     elif case == "blackhole":
         slow, errors = NEVER, (0.5 * length, 0.6 * length)
-    return Plan(t, work, cost, slots, slow, errors, counted)
+    elif case == "flapping":
+        slow, errors, turn_s = NEVER, (0.4 * length, 0.6 * length), 0.2 * length / (2 * FLAPS)
+    return Plan(t, work, cost, slots, slow, errors, counted, turn_s)
 
 
 def compare(

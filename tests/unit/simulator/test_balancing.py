@@ -61,6 +61,24 @@ def test_a_black_hole_answers_at_once_with_errors_for_a_tenth_of_the_time() -> N
     assert not oracle(planned).failed.any()
 
 
+def test_a_flapping_replica_fails_and_is_well_in_turns_for_a_fifth_of_the_time() -> None:
+    planned = plan(requests(), "embed", 0.6, "flapping")
+    length = planned.t[-1]
+    turns = [planned.fails(2, (0.4 + 0.01 * (turn + 0.5)) * length) for turn in range(20)]
+    assert turns == [True, False] * 10
+    assert not planned.fails(2, 0.39 * length)
+    assert not planned.fails(2, 0.61 * length)
+    assert not planned.fails(1, 0.405 * length)
+
+
+def test_of_a_flapping_replica_the_default_sees_few_errors() -> None:
+    planned = plan(requests(6000), "embed", 0.6, "flapping")
+    errors = {name: simulate(planned, name).failed.mean() for name in ("adaptive", "least_connections")}
+    # At random a sixth of a tenth of the requests, 1.7 %; ejection finds out anew at most ten times.
+    assert errors["adaptive"] < 0.01
+    assert errors["adaptive"] <= errors["least_connections"]
+
+
 def test_nobody_is_faster_than_the_work_on_a_fast_replica() -> None:
     planned = plan(requests(), "generate", 0.6, "steady")
     for found in (oracle(planned), *(simulate(planned, name) for name in STRATEGIES)):
