@@ -9,8 +9,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
-
 from ragworks.clock import SystemClock
 from ragworks.control.endpoints import EndpointSet
 from ragworks.control.group import Group, GroupSettings, healthy
@@ -26,7 +24,7 @@ from ragworks.models.lexical import LexicalScorer
 from ragworks.models.onnx_weights import OnnxScorer, available_cores
 from ragworks.models.openai_chat import FallingBack, OpenAIChatGenerator
 from ragworks.policies.balancing import BalanceSettings
-from ragworks.policies.calling import CallSettings
+from ragworks.policies.calling import CallSettings, HedgeSettings
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.protocols import Generator
 from ragworks.runtimes.inline import InlineRuntime
@@ -105,7 +103,14 @@ class Parts:
 
     def readers(self, settings: ProcessorSettings, made_by: Implementation) -> WorkerReplicas:
         bounds = settings.replicas.min_instances, max(settings.replicas.max_instances, self.pool.size)
-        return WorkerReplicas("document_processor", self.pool, bounds, made_by.version, settings.read_memory_bytes)
+        return WorkerReplicas(
+            "document_processor",
+            self.pool,
+            bounds,
+            settings.read_memory_bytes,
+            implementation=made_by.name,
+            version=made_by.version,
+        )
 
     def webhooks(self, settings: ProcessorSettings, on_outcome: Callable[[str], None]) -> Webhooks:
         return Webhooks(
@@ -140,11 +145,11 @@ class Parts:
                 wanted.min_instances,
                 wanted.max_instances,
                 replace=runtime == "process",
-                memory_limit_bytes=psutil.virtual_memory().total,
+                memory_limit_bytes=wanted.memory_bytes,
             ),
             record=record,
             prove=_OneModel(),
-            calls=CallSettings(wait_s=ENGINE_WAIT_S),
+            calls=CallSettings(wait_s=ENGINE_WAIT_S, hedge=HedgeSettings(quantile=wanted.hedge_quantile)),
         )
 
     def writer(self, settings: GenerationSettings, endpoints: Endpoints | None) -> tuple[Generator, Load, Close]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,15 @@ class ReplicaSettings:
     max_instances: int = setting(10, "most replicas that scaling makes", low=1, high=256)
     strategy: str = setting(BalanceSettings().strategy, "how a call finds its replica", of=tuple(STRATEGIES))
     implementation: str = setting("default", "what runs: default, or a name of the table [implementations]")
+    memory_bytes: int = setting(
+        4 * 1024**3, "resident memory of one process; a replica that stays above it is replaced", low=64 * 1024**2
+    )
+    hedge_quantile: float = setting(
+        0.0,
+        "a call slower than this share of the last ones is sent to a second replica too, such as 0.95; 0 never",
+        low=0,
+        high=0.999,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,10 +343,35 @@ def _check_replicas(settings: Settings) -> None:
                 f"{key}.min_instances must be at most max_instances ({wanted.max_instances}), found "
                 f"{wanted.min_instances}"
             )
+        _check_used(service, wanted, settings)
         if service not in INLINE_ONLY and not wanted.min_instances <= max(wanted.instances, 1) <= wanted.max_instances:
             raise InvalidSettings(
                 f"{key}.instances must be from {wanted.min_instances} to {wanted.max_instances} (min_instances and "
                 f"max_instances), found {wanted.instances}"
+            )
+
+
+def _check_used(service: str, wanted: ReplicaSettings, settings: Settings) -> None:
+    """A setting that nothing reads is refused: whoever wrote it counts on it."""
+    used = {"runtime", "instances", "implementation"}
+    if service == "embeddings_service":
+        return
+    if service == "document_processor":
+        used |= {"min_instances", "max_instances"}
+        most = wanted.max_instances
+        if most != ReplicaSettings().max_instances and settings.document_processor.workers > most:
+            raise InvalidSettings(
+                f"document_processor.workers must be at most document_processor.replicas.max_instances "
+                f"({most}), found {settings.document_processor.workers}"
+            )
+    if service == "generation_service" and settings.generation_service.endpoint.model:
+        used.add("strategy")
+    for one in fields(wanted):
+        value = getattr(wanted, one.name)
+        if one.name not in used and value != one.default:
+            because = INLINE_ONLY.get(service, "its replicas are worker processes, which take documents in turns")
+            raise InvalidSettings(
+                f"{service}.replicas.{one.name} has no effect there, found {value!r}: {because}; leave it out"
             )
 
 

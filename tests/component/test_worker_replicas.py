@@ -18,7 +18,7 @@ from team import Recorded
 
 async def test_workers_are_shown_with_their_process_and_the_places_that_wait_for_a_document() -> None:
     async with WorkerPool(2) as pool:
-        replicas = WorkerReplicas("document_processor", pool, (1, 10), "1", 2**31)
+        replicas = WorkerReplicas("document_processor", pool, (1, 10), 2**31)
         assert [(one.pid, one.status, one.note) for one in replicas.reports()] == [
             (None, "stopped", "starts with the next document")
         ] * 2
@@ -36,7 +36,7 @@ async def test_workers_are_scaled_by_the_reads_that_wait_for_one(tmp_path: Path)
     os.mkfifo(pipe := tmp_path / "pipe")  # which nobody writes to
     clock, told = FakeClock(), Recorded()
     async with WorkerPool(1) as pool:
-        workers = WorkerReplicas("document_processor", pool, (1, 3), "1", 2**31)
+        workers = WorkerReplicas("document_processor", pool, (1, 3), 2**31)
         scaler = workers_scaler("document_processor", ScalingSettings(), workers, pool, 8, clock, told)
         assert scaler
         await pool.run(pool_tasks.echo, 1, limit_s=30, max_memory_bytes=2**31)

@@ -10,7 +10,7 @@ import pytest
 from ragworks.app import build
 from ragworks.errors import InvalidSettings
 from ragworks.services.embedding_engine import EmbeddingEngine
-from ragworks.settings import EmbeddingsSettings, load
+from ragworks.settings import SERVICES, EmbeddingsSettings, load
 from ragworks.testing import ScriptedModel
 
 
@@ -64,6 +64,52 @@ async def test_another_implementation_runs_where_it_is_named_and_is_shown_beside
         assert (replica.implementation, replica.version, replica.status) == ("mine", "7", "healthy")
         assert app.embeddings_service.fingerprint == "scripted:1"
         assert (await app.embeddings_service.embed_texts(["one"])).failed == ()
+
+
+async def test_any_service_can_be_swapped_by_a_line_of_the_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by a subclass of ours, named as "module:factory"; the engine in a process of its own, which imports it."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    tables = "".join(f'[{service}.replicas]\nimplementation = "{service}"\n' for service in SERVICES)
+    names = "".join(f'{service} = "swapped:{service}"\n' for service in SERVICES)
+    file = tmp_path / "ragworks.toml"
+    file.write_text(f'{tables}runtime = "inline"\n[implementations]\n{names}')
+    settings = load(
+        str(file), environ={}, server={"data": str(tmp_path / "data")},
+        embeddings_service={"model_name": "hashing", "replicas": {"runtime": "process"}},
+    )  # fmt: skip
+    async with build(settings, serving=True) as app:
+        assert app.orchestrator.ready() == (True, {})
+        for service in SERVICES:
+            for replica in app.orchestrator.report(service).replicas:
+                assert (service, replica.implementation, replica.version) == (service, service, "swapped")
+        assert (await app.embeddings_service.embed_texts(["one"])).failed == ()
+
+
+async def test_a_call_that_a_replica_is_slow_with_is_sent_to_a_second_one_where_the_settings_say_so(
+    tmp_path: Path,
+) -> None:
+    models: list[ScriptedModel] = []
+
+    def mine(settings: EmbeddingsSettings) -> EmbeddingEngine:
+        models.append(ScriptedModel())
+        return EmbeddingEngine(settings, lambda _, model=models[-1]: model)  # type: ignore[misc]
+
+    replicas = {"implementation": "mine", "instances": 2, "hedge_quantile": 0.9}
+    wanted = {"model_name": "hashing", "cache_enabled": False, "replicas": replicas}
+    settings = load(environ={}, server={"data": str(tmp_path)}, embeddings_service=wanted)
+    async with build(settings, implementations={"mine": mine}) as app:
+        for place in range(80):  # 50 answers tell how long one takes
+            await app.embeddings_service.embed_texts([f"text {place}"], kind="question")
+        models[0].gate.clear()
+        try:
+            seen = len(models[0].batches)
+            while len(models[0].batches) == seen:  # until the one that hangs is asked
+                found = await app.embeddings_service.embed_texts([f"more {len(models[1].batches)}"], kind="question")
+                assert found.failed == ()
+        finally:
+            models[0].gate.set()
 
 
 async def test_a_replica_of_another_model_is_refused_with_both_named(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         ),
         ("[retrieval_service.replicas]\ninstances = 2", r"retrieval_service\.replicas\.instances must be 1, found 2"),
         ("[document_processor.replicas]\ninstances = 2", r"set document_processor\.workers"),
+        (
+            '[document_processor.replicas]\nstrategy = "p2c"',
+            r"document_processor\.replicas\.strategy has no effect there, found 'p2c': its replicas are worker",
+        ),
+        (
+            "[document_processor]\nworkers = 8\n[document_processor.replicas]\nmax_instances = 4",
+            r"workers must be at most document_processor\.replicas\.max_instances \(4\), found 8",
+        ),
+        (
+            "[vector_store.replicas]\nmax_instances = 3",
+            r"vector_store\.replicas\.max_instances has no effect there, found 3: it owns the database",
+        ),
+        ('[generation_service.replicas]\nstrategy = "p2c"', r"replicas\.strategy has no effect there"),
+        ("[embeddings_service.replicas]\nhedge_quantile = 1.0", r"hedge_quantile must be from 0 to 0\.999, found 1\.0"),
         ("[implementations]\nmine = 3", r"implementations must be a table of texts, found \{'mine': 3\}"),
         ("profile = 3", r"\[profile\] must be a table of profiles, as in \[profile\.production\], found 3"),
         ("[profile.test.server]\nprot = 1", r"profile\.test\.server\.prot; did you mean profile\.test\.server\.port"),

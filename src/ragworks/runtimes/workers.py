@@ -14,10 +14,18 @@ class WorkerReplicas:
     balanced = False  # each takes the next document when it is free
 
     def __init__(
-        self, service: str, pool: WorkerPool, bounds: tuple[int, int], version: str, memory_bytes: int
+        self,
+        service: str,
+        pool: WorkerPool,
+        bounds: tuple[int, int],
+        memory_bytes: int,
+        *,
+        implementation: str = "default",
+        version: str = "1",
     ) -> None:
         self.bounds = bounds
-        self._service, self._pool, self._version, self._memory_bytes = service, pool, version, memory_bytes
+        self._service, self._pool, self._memory_bytes = service, pool, memory_bytes
+        self._implementation, self._version = implementation, version
 
     @property
     def size(self) -> int:
@@ -45,9 +53,19 @@ class WorkerReplicas:
         free = range(len(alive), self.size)
         return (
             *(self._report(worker, at >= self.size) for at, worker in enumerate(alive)),
-            *(ReplicaReport(f"{self._service}-{at}", None, Life.STOPPED, self._version, life=Life.STOPPED, note=UNUSED)
-              for at in free),
-        )  # fmt: skip
+            *(self._unused(at) for at in free),
+        )
+
+    def _unused(self, at: int) -> ReplicaReport:
+        return ReplicaReport(
+            f"{self._service}-{at}",
+            None,
+            Life.STOPPED,
+            self._version,
+            implementation=self._implementation,
+            life=Life.STOPPED,
+            note=UNUSED,
+        )
 
     def _report(self, worker: WorkerReport, surplus: bool) -> ReplicaReport:
         life, memory = Life.DRAINING if surplus else Life.READY, worker.usage.memory_bytes
@@ -56,6 +74,7 @@ class WorkerReplicas:
             worker.pid,
             life if surplus else Health.HEALTHY,
             self._version,
+            implementation=self._implementation,
             active_connections=int(worker.busy),
             cpu_usage=worker.usage.cpu_percent,
             memory_usage=None if memory is None else 100.0 * memory / self._memory_bytes,
