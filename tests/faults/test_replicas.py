@@ -18,7 +18,7 @@ import pytest
 
 from ragworks.control_protocols import ReplicaSpec
 from ragworks.errors import InvalidInput, NotReady, RagworksError, ReplicaLost
-from ragworks.runtimes import packing, replicas
+from ragworks.runtimes import packing, replicas, spawning
 from ragworks.runtimes.replicas import ProcessReplica, ProcessRuntime
 from ragworks.testing import settle, until
 from replica_services import Clinging, Dying, Echo, Stuck
@@ -175,7 +175,8 @@ async def test_a_signal_for_the_whole_group_does_not_end_a_replica(replica: Proc
     assert await replica.call("survive", int(number)) == "alive"
 
 
-async def test_a_leak_is_seen_in_its_usage(replica: ProcessReplica) -> None:
+async def test_a_leak_is_seen_in_its_usage(replica: ProcessReplica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawning, "USAGE_S", 0.0)
     assert replica.usage().cpu_percent is None
     before = replica.usage()
     assert before.cpu_percent is not None
@@ -184,6 +185,17 @@ async def test_a_leak_is_seen_in_its_usage(replica: ProcessReplica) -> None:
     after = replica.usage()
     assert after.memory_bytes is not None
     assert after.memory_bytes - before.memory_bytes > 150 * 1024**2
+
+
+async def test_who_asks_in_a_row_gets_the_same_figure(replica: ProcessReplica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The health checker, the scaler and the metrics all ask; psutil would tell the second of them 0 %."""
+    assert replica.usage().cpu_percent is None
+    monkeypatch.setattr(spawning, "USAGE_S", 0.0)
+    await replica.call("leak", 50 * 1024**2)
+    busy = replica.usage().cpu_percent
+    assert busy
+    monkeypatch.setattr(spawning, "USAGE_S", 3600.0)
+    assert [replica.usage().cpu_percent for _ in range(3)] == [busy] * 3
 
 
 async def test_a_grandchild_that_holds_the_pipes_does_not_hide_the_end(replica: ProcessReplica) -> None:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Mapping
 
@@ -21,6 +22,7 @@ import psutil
 from ragworks.control_protocols import Usage
 
 LAST_WORDS_BYTES = 4096
+USAGE_S = 0.5  # psutil counts since it was last asked, and of a shorter time nothing can be said
 LAST_WORDS_WAIT_S = 0.5  # a grandchild may hold the pipe that the child spoke into, for as long as it likes
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
@@ -38,7 +40,8 @@ class Child:
         """Our end. Whoever takes it closes it."""
         self.pid: int = transport.get_pid()
         self._seen: psutil.Process | None = None
-        self._asked = False
+        self._asked_at: float | None = None
+        self._busy: float | None = None
         with contextlib.suppress(psutil.Error):
             self._seen = psutil.Process(self.pid)
 
@@ -74,16 +77,18 @@ class Child:
         return self._transport.get_returncode() is None
 
     def usage(self) -> Usage:
-        """Its own figures, unknown once it is gone."""
+        """Its own figures, unknown once it is gone. Those of the CPU are of the last ``USAGE_S`` or longer."""
         try:
             if self._seen is None or not self.alive():
                 return Usage()
-            with self._seen.oneshot():
-                busy, memory = self._seen.cpu_percent(), self._seen.memory_info().rss
+            now = time.monotonic()
+            if self._asked_at is None or now - self._asked_at >= USAGE_S:
+                # The first answer of psutil is always 0.
+                busy = self._seen.cpu_percent()
+                self._busy, self._asked_at = None if self._asked_at is None else busy, now
+            return Usage(self._busy, self._seen.memory_info().rss)
         except psutil.Error:
             return Usage()
-        first, self._asked = not self._asked, True
-        return Usage(None if first else busy, memory)  # the first answer of psutil is always 0
 
     def memory_bytes(self) -> int:
         """Resident memory, 0 once it is gone."""
