@@ -10,6 +10,9 @@ from ragworks.policies.scaling_settings import check
 from ragworks.policies.scaling_spec import ScaleDown, ScaleUp, TargetSettings, ThresholdSettings
 from ragworks.settings_sources import setting
 
+STARTUP_S = 2.0
+"""Until a replica in a process is ready, model included: 0.6 s on a quiet machine, 3 s on a busy one."""
+
 CALMS = 2
 """Stable durations that ``target`` and ``predictive`` wait before they take replicas away: they may take several."""
 
@@ -75,6 +78,7 @@ def spec(settings: ScalingSettings, bounds: tuple[int, int], max_fed: int | None
         max_fed=settings.max_fed or max_fed,
         cooldown=settings.cooldown,
         monitoring_interval=settings.monitoring_interval,
+        startup_s=STARTUP_S,
         threshold=ThresholdSettings(
             ScaleUp(**{one.name: getattr(up, one.name) for one in fields(ScaleUp)}),
             ScaleDown(**{one.name: getattr(down, one.name) for one in fields(ScaleDown)}),

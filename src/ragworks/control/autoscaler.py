@@ -29,7 +29,7 @@ class Scaled(Protocol):
 
 
 class Meter(Protocol):
-    def sample(self, now: float) -> None:
+    def sample(self, now: float) -> object:
         """Look at the service; called every second."""
         ...
 
@@ -81,7 +81,8 @@ class Autoscaler:
         if self.last is None:
             return {"mode": "pinned" if self.pinned else "auto"}
         last = self.last
-        return {"mode": "auto", "action": last.action, "target_instances": last.target_instances, "reason": last.reason}
+        wanted = None if last.seen is None else last.target_instances  # nothing measured, nothing wanted
+        return {"mode": "auto", "action": last.action, "target_instances": wanted, "reason": last.reason}
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]
@@ -162,7 +163,7 @@ class Autoscaler:
             try:
                 await self._group.scale(target)
             except Exception as error:  # the loop sees what came of it, and decides again
-                log.exception("scale_failed", action="scale_failed", service=self._service)
+                log.debug("scale_failed", service=self._service, exc_info=True)
                 self._record("scale_failed", reason=f"to {target}: {str(error) or type(error).__name__}")
             if self._target == target:
                 self._target = None

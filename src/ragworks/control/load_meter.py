@@ -14,43 +14,34 @@ Views = Callable[[float], Sequence[ReplicaView]]
 
 class LoadMeter:
     """``views`` are the replicas at a time, ``traffic`` the calls of one since it came, ``waiting`` how many calls wait
-    for a replica, ``started_slots`` the slots of a replica when none is there to tell. Call ``sample`` every second.
+    for a replica. Call ``sample`` every second.
     """
 
-    def __init__(
-        self,
-        views: Views,
-        traffic: Callable[[str], Traffic],
-        waiting: Callable[[], int],
-        *,
-        started_slots: int = 1,
-    ) -> None:
-        self._views, self._traffic, self._waiting, self._slots = views, traffic, waiting, started_slots
+    def __init__(self, views: Views, traffic: Callable[[str], Traffic], waiting: Callable[[], int]) -> None:
+        self._views, self._traffic, self._waiting, self._slots = views, traffic, waiting, 1
         self._counted: dict[str, Traffic] = {}
         self._there: int | None = None
         self._sampled_at: float | None = None
         self._forget()
 
-    def sample(self, now: float) -> None:
-        """Look at the replicas; what is seen stands for the time since the last look."""
+    def sample(self, now: float) -> tuple[Sequence[ReplicaView], int]:
+        """Look at the replicas and at who waits; what is seen stands for the time since the last look."""
         views, waiting = self._views(now), self._waiting()
         span = now - self._sampled_at if self._sampled_at is not None else 0.0
         self._sampled_at = now
         serving = [view for view in views if view.life is not Life.DRAINING]
         self._slots = max((view.slots for view in serving), default=self._slots)
-        if span <= 0:
-            return
-        self._span += span
-        self._calls += span * (waiting + sum(view.active_connections for view in views))
-        self._busy += span * sum(min(view.active_connections, view.slots) for view in views)
+        if span > 0:
+            self._span += span
+            self._calls += span * (waiting + sum(view.active_connections for view in views))
+            self._busy += span * sum(min(view.active_connections, view.slots) for view in views)
+        return views, waiting
 
     def measured(self, now: float, instances: int) -> Load:
         """The load since the last time, of ``instances`` that were asked for."""
-        self.sample(now)
-        views = self._views(now)
+        views, waiting = self.sample(now)
         serving = [view for view in views if view.life is not Life.DRAINING]
         ended = self._ended(views)
-        waiting = self._waiting()
         there = waiting + sum(view.active_connections for view in views)
         load = Load(
             instances=instances,
