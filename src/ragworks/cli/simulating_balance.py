@@ -77,17 +77,17 @@ def balance(
 
 
 def chosen(given: str, known: Collection[str], kind: str) -> Sequence[str]:
-    """The names in a list with commas, or all; InvalidInput that names the nearest known one."""
+    """The names in a list with commas, or all; BadParameter that names the nearest known one."""
     if given.strip() == "all":
         return tuple(known)
     names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
-        raise InvalidInput(f"no {kind} given; known are all, {', '.join(known)}")
+        raise typer.BadParameter(f"no {kind} given; known are all, {', '.join(known)}")
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InvalidInput(f"unknown {kind} {name}; {hint}known are all, {', '.join(known)}")
+            raise typer.BadParameter(f"unknown {kind} {name}; {hint}known are all, {', '.join(known)}")
     return names
 
 

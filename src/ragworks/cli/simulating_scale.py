@@ -11,6 +11,7 @@ import typer
 
 from ragworks.cli.options import AsJson
 from ragworks.cli.output import emit, table
+from ragworks.cli.simulating_balance import chosen
 from ragworks.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ COLUMNS = ("policy", "wait>1s %", "p99 wait s", "worst s", "replica-hours", "act
 UNITS = {"h": 3600.0, "d": 86400.0}
 
 FIELDS = ("policy", "wait_over_1s_share", "replica_hours_ratio", "actions", "peak_replicas")
+
+FIXED = {"monitoring_interval": "--interval-s", "startup_s": "--startup-s"}
+"""Settings that the simulated replicas and the policy have in common."""
 
 MAX_INSTANCES = 100
 """So that it is the policy that decides, unless the user bounds it."""
@@ -96,8 +100,10 @@ def _specs(policies: str, settings: list[str], startup_s: float, interval_s: flo
         name, equals, value = one.partition("=")
         if not equals:
             raise typer.BadParameter(f"expected NAME=VALUE, found {one!r}", param_hint="--set")
+        if name in FIXED:
+            raise typer.BadParameter(f"{name} is the option {FIXED[name]} here", param_hint="--set")
         spec = changed(spec, name, value)
-    specs = [replace(spec, policy=name) for name in (POLICIES if policies == "all" else policies.split(","))]
+    specs = [replace(spec, policy=name) for name in chosen(policies, POLICIES, "policy")]
     for each in specs:
         check(each)
     return specs

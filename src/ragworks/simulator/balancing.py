@@ -19,6 +19,7 @@ from ragworks.control.replicas import Outcome, Pick, ReplicaSet
 from ragworks.errors import InvalidInput
 from ragworks.policies.balancing import BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
+from ragworks.simulator.demand import work_of
 from ragworks.simulator.traces import Requests
 
 Case = Literal["steady", "long", "blackhole", "flapping"]
@@ -110,7 +111,7 @@ def plan(requests: Requests, profile: Profile, rho: float, case: Case) -> Plan:
     if not 0.0 < rho < 1.0:
         raise InvalidInput(f"rho, the share of what the replicas can do, must lie between 0 and 1, found {rho:g}")
     if profile == "generate":
-        work, slots = 0.05 + 0.0002 * requests.tokens_in + 0.02 * requests.tokens_out, 8
+        work, slots = work_of(requests.tokens_in, requests.tokens_out), 8
     else:
         work, slots = 0.005 + 0.00004 * requests.tokens_in, 1
     t, cost, counted = requests.t - requests.t[0], requests.tokens_in, 0

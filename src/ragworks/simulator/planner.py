@@ -106,6 +106,12 @@ def plan(profiles: Sequence[Profile], goal: Goal, seed: int = 0) -> Plan:
         return whole_p95([responses[one.service][replicas[one.service]] for one in profiles], seed)
 
     replicas = {one.service: fewest(one, goal.rate) for one in profiles}
+    for name, count in replicas.items():
+        if count > MOST:
+            raise InvalidInput(
+                f"{goal.rate:g} requests a second need {count:,} replicas of {name}; "
+                f"no more than {MOST} are planned with"
+            )
     expected = p95(replicas)
     while expected > goal.p95_s:
         more = [replicas | {name: count + 1} for name, count in replicas.items() if count < MOST]

@@ -78,9 +78,10 @@ def test_rates_are_drawn_by_a_seed(capsys, rates, requests):
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--policies", "target,magic"], 2, "policy must be one of threshold, target, predictive; found magic"),
+        (["--policies", "target,magic"], 2, "unknown policy magic; known are all, threshold, target, predictive"),
         (["--set", "target.utilization=1"], 2, "did you mean 'target.utilisation'"),
         (["--set", "target.utilisation=2"], 2, "target.utilisation must be above 0, 1 at most; found 2"),
+        (["--set", "startup_s=1"], 2, "startup_s is the option --startup-s here"),
         (["--set", "cooldown"], 2, "expected NAME=VALUE, found 'cooldown'"),
         (["--set", "min_instances=200"], 2, "max_instances must be 200 (min_instances) or more; found 100"),
         (["--slots", "0"], 2, "--slots"),

@@ -99,3 +99,8 @@ def test_the_command_prints_the_plan_and_fails_where_the_goal_is_out_of_reach(tm
     assert told.out.splitlines()[1].startswith("a ")
     assert "is not reached by more replicas" in told.err
     assert main(["plan", "--profile", str(file), "--rate", "0", "--p95", "1"]) == 2
+
+
+def test_a_load_that_would_need_thousands_of_replicas_is_refused_at_once():
+    with pytest.raises(InvalidInput, match=r"need 10,527 replicas of slow; no more than 1000 are planned with"):
+        plan([Profile("slow", (1.0,))], Goal(rate=10_000, p95_s=2.0))
