@@ -193,14 +193,29 @@ async def _around(app: App, since: float, documents: Sequence[tuple[str, str]] |
         rerank_budget_s=settings.retrieval_service.rerank_budget_s,
         cache_max_size=settings.embeddings_service.cache_config.max_size,
         max_queue_size=settings.document_processor.max_queue_size,
-        workers=settings.document_processor.workers or max(1, cores() - 1),
-        replicas=settings.embeddings_service.replicas.instances,
+        workers=_size(app, "document_processor") or settings.document_processor.workers or 1,
+        replicas=_size(app, "embeddings_service") or settings.embeddings_service.replicas.instances,
+        replicas_fixed=_fixed(app),
         cores=cores(),
         documents=None if documents is None else len(documents),
         evictions=evictions,
         refusals=refusals,
         failed=await _failed(app),
     )
+
+
+def _size(app: App, service: str) -> int:
+    """Replicas that a service has now; 0 where it does not run."""
+    entry = app.orchestrator.registry.get(service)
+    return entry.replicas.size if entry and entry.replicas else 0
+
+
+def _fixed(app: App) -> str:
+    """Why nobody sets how many replicas of the embedding model there are, if so."""
+    entry = app.orchestrator.registry.get("embeddings_service")
+    if entry is None:
+        return ""
+    return entry.fixed_because or ("they are scaled by the load" if entry.scaler and not entry.scaler.pinned else "")
 
 
 async def _documents(app: App) -> list[tuple[str, str]] | None:

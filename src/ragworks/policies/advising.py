@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor, log
+from statistics import median_low
 from typing import Literal
 
 from ragworks.policies.digesting import Digest, Question, quantile
@@ -25,6 +26,7 @@ LATE = 0.05
 GOOD_S, BAD_S = 1.0, 10.0  # what people wait without noticing, and until they leave
 BAD_ERRORS = 0.1
 HEADROOM = 2.0
+TOO_MANY = "not enough data: there are too many documents to look through"
 KNOWN = 0.5  # of a score's weight, or it would be that of a part
 
 BY_CODE: Mapping[str, str] = {
@@ -39,8 +41,9 @@ BY_CODE: Mapping[str, str] = {
 class Surroundings:
     """What the questions do not tell: settings in force, and counts from elsewhere; None where it is not known.
 
-    ``evictions`` are vectors that left the cache for want of room since the start, ``refusals`` submissions that met a
-    full queue, ``failed`` documents by code.
+    ``replicas`` and ``workers`` are those that run; ``replicas_fixed`` says why no setting would change how many there
+    are, if so. ``evictions`` are vectors that left the cache for want of room since the start, ``refusals`` submissions
+    that met a full queue, ``failed`` documents by code.
     """
 
     support_threshold: float
@@ -50,9 +53,10 @@ class Surroundings:
     workers: int
     replicas: int
     cores: int
+    replicas_fixed: str = ""
     documents: int | None = None
     evictions: int | None = None
-    refusals: int | None = None
+    refusals: int = 0
     failed: Mapping[str, int] | None = None
 
 
@@ -108,7 +112,7 @@ def support_threshold(seen: Seen) -> Advice:
     if len(abstained) < ABSTAINED * len(judged) or 2 * len(near) < len(abstained):
         return Advice(setting, "fine", evidence)
     # Half of the near ones would be answered; rounded down, so that the middle one is among them.
-    target = floor(10 * (quantile(near, 0.5) or threshold)) / 10
+    target = floor(10 * median_low(near)) / 10
     return Advice(
         setting, "change", evidence,
         f"try {target:g} in place of {threshold:g}, and read some of these answers: a lower one also answers what the "
@@ -129,6 +133,8 @@ def embedding_replicas(seen: Seen) -> Advice:
         f"embedding takes {share:.0%} of a question's time; half of the calls take over {1e3 * usual:.0f} ms, the "
         f"fastest {1e3 * fast:.0f} ms; {around.replicas} replicas on {around.cores} cores"
     )
+    if around.replicas_fixed:
+        return Advice(setting, "fine", f"{evidence}; {around.replicas_fixed}")
     if share < 0.5 or usual < SLOW_EMBED_S or usual < QUEUED * fast or around.replicas >= around.cores:
         return Advice(setting, "fine", evidence)
     return Advice(setting, "change", evidence, f"set {around.replicas + 1} in place of {around.replicas}")
@@ -152,16 +158,15 @@ def cache_size(seen: Seen) -> Advice:
 
 
 def queue_size(seen: Seen) -> Advice:
-    """Submissions that were refused because the queue was full: more room if the cores are busy, else more workers."""
-    around, refused = seen.around, seen.around.refusals
-    free = around.workers < around.cores
+    """Submissions that were refused because the queue was full: more workers where cores are free, one of which is left
+    to questions, else more room."""
+    around, refused, most = seen.around, seen.around.refusals, max(1, seen.around.cores - 1)
+    free = around.workers < most
     setting = "document_processor.workers" if free else "document_processor.max_queue_size"
-    if refused is None:
-        return Advice(setting, "undecided", "not enough data: no events are kept")
     evidence = f"{refused} submissions were refused for a full queue (429)"
     if refused < ENOUGH_FOR_HEALTH:
         return Advice(setting, "fine", evidence)
-    now, more = (around.workers, around.cores) if free else (around.max_queue_size, 2 * around.max_queue_size)
+    now, more = (around.workers, most) if free else (around.max_queue_size, 2 * around.max_queue_size)
     return Advice(setting, "change", f"{evidence}; {around.workers} workers on {around.cores} cores",
                   f"set {more} in place of {now}")  # fmt: skip
 
@@ -186,7 +191,7 @@ def _of_failures(code: str) -> Callable[[Seen], Advice]:
     def adviser(seen: Seen) -> Advice:
         setting = BY_CODE[code]
         if seen.around.failed is None:
-            return Advice(setting, "undecided", "not enough data: failed documents are known to a running server")
+            return Advice(setting, "undecided", TOO_MANY)
         count = seen.around.failed.get(code, 0)
         evidence = f"{count} documents failed with {code}"
         return (
@@ -249,7 +254,7 @@ def _speed(seen: Seen) -> Part:
 
 def _documents(seen: Seen) -> Part:
     if seen.around.failed is None or seen.around.documents is None:
-        return Part("documents", 0.15, None, "not enough data: failed documents are known to a running server")
+        return Part("documents", 0.15, None, TOO_MANY)
     failed = sum(seen.around.failed.values())
     tried = failed + seen.around.documents
     return _part("documents", 0.15, tried, 1, f"{failed} of {tried} documents failed", lambda: 1 - failed / tried)

@@ -13,6 +13,7 @@ import numpy as np
 from ragworks.clock import SystemClock
 from ragworks.control.events import Journal
 from ragworks.control.metrics import Metrics
+from ragworks.control.orchestrator import Registration
 from ragworks.control.questions import Questions
 from ragworks.errors import (
     CollectionExists,
@@ -231,6 +232,7 @@ class FakeOrchestrator:
         self.down: dict[str, str] = {}
         self.health = ServiceHealth("vector_store", Health.HEALTHY, 1.0, 0, 5.0, {"rows": 3})
         self.scaled: list[tuple[str, int | str, str]] = []
+        self.registry: dict[str, Registration] = {}
 
     def require(self, name: str) -> None:
         if name in self.down:

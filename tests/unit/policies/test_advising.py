@@ -13,7 +13,7 @@ from ragworks.policies.advising import ADVISERS, BY_CODE, ENOUGH, Advice, Seen, 
 from ragworks.policies.digesting import Question, digest
 from unit.policies.test_digesting import NOW, asked, questions
 
-AROUND = Surroundings(1.0, 5.0, 1000, 500, 1, 1, 4, 10, 0, 0, {})
+AROUND = Surroundings(1.0, 5.0, 1000, 500, 1, 1, 4, documents=10, evictions=0, failed={})
 
 
 def seen(found: list[Question], **around: object) -> Seen:
@@ -39,8 +39,8 @@ CHANGES = [
     (advising.support_threshold, [abstained(0.6)] * 20 + [ANSWERED] * 40, {}, "try 0.6 in place of 1"),
     (advising.embedding_replicas, embedded(*[0.1] * 5, *[0.6] * 55), {}, "set 2 in place of 1"),
     (advising.cache_size, [asked(cached=n == 0) for n in range(60)], {"evictions": 1000}, "set 2000 in place of 1000"),
-    (advising.queue_size, [], {"refusals": 12}, "set 4 in place of 1"),
-    (advising.queue_size, [], {"refusals": 12, "workers": 4}, "set 1000 in place of 500"),
+    (advising.queue_size, [], {"refusals": 12}, "set 3 in place of 1"),
+    (advising.queue_size, [], {"refusals": 12, "workers": 3}, "set 1000 in place of 500"),
     (advising.rerank_budget, reranked(4, 60), {}, "set 10 in place of 5"),
 ]
 
@@ -49,6 +49,7 @@ NO_CHANGES = [
     (advising.support_threshold, [abstained(0.6)] * 5 + [ANSWERED] * 55, {}, "few abstain"),
     (advising.embedding_replicas, embedded(*[0.5] * 60), {}, "slow, but nobody waits"),
     (advising.embedding_replicas, embedded(*[0.1] * 5, *[0.6] * 55), {"replicas": 4}, "no core is free"),
+    (advising.embedding_replicas, embedded(*[0.1] * 5, *[0.6] * 55), {"replicas_fixed": "the load scales"}, "by load"),
     (advising.embedding_replicas, embedded(*[0.001] * 5, *[0.01] * 55), {}, "fast enough"),
     (advising.cache_size, [asked(cached=False)] * 60, {}, "nothing had to leave"),
     (advising.cache_size, [asked(cached=True)] * 60, {"evictions": 5000}, "mostly found"),
@@ -93,10 +94,10 @@ def test_below_the_least_number_no_question_ever_changes_a_setting(found) -> Non
 
 @given(questions)
 def test_what_is_not_known_is_undecided_and_never_fine_or_changed(found) -> None:
-    unknown = seen(found, documents=None, evictions=None, refusals=None, failed=None)
+    unknown = seen(found, documents=None, evictions=None, failed=None)
     verdicts = {one.setting: one.verdict for one in advise(unknown)}
     assert len(advise(unknown)) == len(ADVISERS)
-    for setting in (*BY_CODE.values(), "embeddings_service.cache_config.max_size", "document_processor.workers"):
+    for setting in (*BY_CODE.values(), "embeddings_service.cache_config.max_size"):
         assert verdicts[setting] == "undecided"
     assert health(unknown).parts[3].value is None
 
