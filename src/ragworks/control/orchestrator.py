@@ -15,6 +15,7 @@ from ragworks.control.autoscaler import Autoscaler
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import CannotStart, InvalidInput, NotReady, ServiceNotFound
 from ragworks.policies import restarting
+from ragworks.policies.health import BADNESS
 from ragworks.policies.ordering import start_order
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
@@ -357,9 +358,6 @@ class Orchestrator:
 
 def _together(front: ServiceHealth, replicas: Health, why: str) -> ServiceHealth:
     """A service is as well as the worse of what is in front and what is behind it."""
-    if _WORSE[replicas] <= _WORSE[front.status]:
+    if BADNESS[replicas] <= BADNESS[front.status]:
         return front
     return replace(front, status=replicas, details={**front.details, "reason": why})
-
-
-_WORSE = {Health.HEALTHY: 0, Health.DEGRADED: 1, Health.UNHEALTHY: 2}

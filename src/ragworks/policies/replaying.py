@@ -15,7 +15,7 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, health, holding, restarting, retrying, scaling
+from ragworks.policies import admission, ejecting, health, holding, restarting, scaling
 
 Json = Any
 
@@ -25,7 +25,6 @@ POLICIES: Mapping[str, Callable[..., Any]] = {
     "health.judge": health.judge,
     "holding.hold": holding.hold,
     "restarting.decide": restarting.decide,
-    "retrying.decide": retrying.decide,
     "scaling.decide": scaling.decide,
 }
 """Every policy whose decisions are events, by the name that events give. One that joins needs its row, and inputs in

@@ -202,8 +202,8 @@ async def test_any_other_error_of_the_log_hurts_nobody_either(record: Record, ke
 async def test_inputs_that_are_no_data_or_too_much_cost_the_inputs_and_not_the_event(
     record: Record, kept, clock
 ) -> None:
-    record("scaled", reason="a mistake", policy="retrying.decide", inputs={"rng": Random(0)})
-    record("scaled", reason="too much", policy="retrying.decide", inputs={"text": "x" * MAX_CHARACTERS})
+    record("scaled", reason="a mistake", policy="restarting.decide", inputs={"rng": Random(0)})
+    record("scaled", reason="too much", policy="restarting.decide", inputs={"text": "x" * MAX_CHARACTERS})
     await clock.advance(1)
     assert reasons(kept) == ["a mistake", "too much"]
     assert [event.policy for event in kept.kept] == ["", ""]

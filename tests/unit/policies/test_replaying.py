@@ -130,12 +130,6 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "now": moments,
         "rng": seeds,
     },
-    "retrying.decide": {
-        "settings": retry_settings,
-        "attempts": st.integers(1, 9),
-        "transient": st.booleans(),
-        "rng": seeds,
-    },
     "scaling.decide": {
         "spec": st.builds(ScaleSpec, st.sampled_from(sorted(SCALERS)), max_fed=st.none() | st.integers(1, 9)),
         "seen": loads,
@@ -265,11 +259,16 @@ def test_what_was_not_written_so_is_refused_with_what_was_found(annotation: Any,
         decoded(annotation, value)
 
 
-RETRY = {"settings": encoded(RetrySettings()), "attempts": 1, "transient": True, "rng": 7}
+RESTART = {
+    "settings": encoded(RestartSettings()),
+    "state": encoded(RestartState(ends=(0.0, 1.0, 2.0), failures=3)),
+    "now": 2.0,
+    "rng": 7,
+}
 
 
 def test_another_decision_is_told_field_by_field() -> None:
-    found = asked_again("retrying.decide", RETRY, {"delay_s": None, "reason": "other"})
+    found = asked_again("restarting.decide", RESTART, {"delay_s": None, "crash_loop": False, "reason": "other"})
     assert found.same is False
     assert "another decision: delay_s 0." in found.reason
     assert "where None was recorded" in found.reason
@@ -280,10 +279,10 @@ def test_another_decision_is_told_field_by_field() -> None:
     [
         ("", {}, "nothing decided it"),
         ("guessing.guess", {}, "no policy 'guessing.guess'"),
-        ("retrying.decide", {**RETRY, "mood": 1}, "takes no mood"),
-        ("retrying.decide", {"attempts": 1}, "does not take these inputs"),
-        ("retrying.decide", {**RETRY, "attempts": "one"}, "expected int"),
-        ("retrying.decide", {**RETRY, "settings": {"patience": 1}}, "RetrySettings has no patience"),
+        ("restarting.decide", {**RESTART, "mood": 1}, "takes no mood"),
+        ("restarting.decide", {"now": 1.0}, "does not take these inputs"),
+        ("restarting.decide", {**RESTART, "now": "one"}, "expected float"),
+        ("restarting.decide", {**RESTART, "settings": {"patience": 1}}, "RestartSettings has no patience"),
     ],
 )
 def test_what_cannot_be_asked_says_why(policy: str, inputs: Mapping[str, Any], reason: str) -> None:
