@@ -42,6 +42,8 @@ class Collector:
 
     url: str = ""
     status: int = 200
+    silent: threading.Event | None = None
+    """While set to an event, a request waits for it."""
     spans: list[Span] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -94,6 +96,8 @@ def otlp_collector() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = 404
+            if collector.silent:
+                collector.silent.wait()
             if self.path == "/v1/traces":
                 status = collector.take(body, {name.lower(): value for name, value in self.headers.items()})
             self.send_response(status)

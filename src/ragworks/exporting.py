@@ -1,7 +1,8 @@
 """Spans to a collector, by OTLP over HTTP. Imported only when traces are on: OpenTelemetry's SDK takes 0.1 s.
 
 The SDK gives what ``OTEL_*`` means: sampler, resource, limits, queue and thread of its batches, headers, certificates.
-It is handed spans that ended, as plain values: making them with it takes a search's event loop eight times as long.
+It is handed spans that ended, as plain values, which its thread makes its own: made with it on the event loop, each
+takes 25 us there, and so 6 (docs/decisions/0063-spans-of-our-own.md).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class OtlpTracer:
         decision = self._sampler.should_sample(context, trace_id, name, attributes=attributes).decision
         return decision is Decision.RECORD_AND_SAMPLE
 
-    def ended(self, span: Ended) -> None:
+    def keep(self, span: Ended) -> None:
         self._processor.on_end(cast(ReadableSpan, _Queued(span)))
 
     def close(self) -> None:
@@ -91,7 +92,8 @@ class OtlpTracer:
         closing.start()
         closing.join(FLUSH_FAILING_S if self._exporter.failing else FLUSH_S)
         if closing.is_alive():
-            log.warning("traces_left", action="traces_left", waited_s=FLUSH_S)
+            if not self._exporter.failing:
+                log.warning("traces_left", action="traces_left", waited_s=FLUSH_S)
             self._exporter.shutdown()
 
 

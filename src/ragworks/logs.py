@@ -35,7 +35,7 @@ def configure(settings: LogSettings) -> None:
 def configure_child() -> None:
     """In a replica: lines that its parent can take over, if its service brought the library that writes them."""
     if "structlog" in sys.modules:
-        _configure("info", for_people=False)
+        _configure_once()
 
 
 def _configure(level: str, *, for_people: bool) -> None:
@@ -82,9 +82,15 @@ def report(event: str, error: Exception) -> None:
     """In a replica, which brings the library in only when it has something to say: an error, with its traceback."""
     import structlog
 
-    if not structlog.is_configured():
-        _configure("info", for_people=False)
+    _configure_once()
     structlog.get_logger("ragworks.replica").error(event, action=event, exc_info=error)
+
+
+def _configure_once() -> None:
+    import structlog
+
+    if not structlog.is_configured():  # else its service knows better
+        _configure("info", for_people=False)
 
 
 def spoken(line: str) -> tuple[int, str, dict[str, Any]] | None:

@@ -60,7 +60,9 @@ class Tracer(Protocol):
         """Whether a trace is kept that begins here, or comes from elsewhere as ``parent`` says."""
         ...
 
-    def ended(self, span: Ended) -> None: ...
+    def keep(self, span: Ended) -> None:
+        """Returns at once and never raises."""
+        ...
 
 
 class Context:
@@ -210,13 +212,14 @@ def entry(
     attributes = {} if attributes is None else attributes
     trace_id = parent.trace_id if parent else getrandbits(128) or 1
     sampled = _tracer.sampled(parent, trace_id, name, attributes)
-    return Span(name, kind, trace_id, parent.span_id if parent else 0, sampled, _tracer.ended, attributes)
+    return Span(name, kind, trace_id, parent.span_id if parent else 0, sampled, _tracer.keep, attributes)
 
 
 @contextmanager
 def shared(name: str, parents: Iterable[Context | None], attributes: Attributes) -> Iterator[Span | Off]:
     """One piece of work for several at once: a span below each, so that no trace lacks it; the first is current."""
-    wanted = {one: one.into for one in parents if one is not None and one.sampled and one.into is not None}
+    waiting = (one for one in parents if one is not None and one.sampled and not one.end_ns)
+    wanted = {one: one.into for one in waiting if one.into is not None}
     if not wanted:
         yield OFF
         return

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
+from chat_server import chat_server
+from embedding_server import embedding_server, problem
 from end_to_end.test_cli import Served
 from otlp_collector import Collector, Span, otlp_collector, path
 
@@ -61,6 +69,11 @@ def submit(url: str, name: str = "bike", **headers: str) -> str:
 def wait_until_ready(http: httpx.Client) -> None:
     while http.get("/readyz").status_code != 200:
         pass
+
+
+def wait_for_ready(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=TIMEOUT_S) as http:
+        wait_until_ready(http)
 
 
 def one(spans: list[Span], name: str) -> Span:
@@ -185,3 +198,139 @@ def test_each_line_of_the_log_names_what_it_is_about(served: Served) -> None:
     assert (failed["job_id"], failed["task_id"]) == (job, accepted.json()["processing_task_ids"][0])
     assert (failed["document_id"], failed["trace_id"]) == ("broken.pdf", TRACE)
     assert failed["span_id"] != took_in["span_id"]
+
+
+@asynccontextmanager
+async def serving(folder: Path, **environment: str) -> AsyncIterator[Served]:
+    server = await asyncio.to_thread(Served, folder, **environment)
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+def remote(url: str) -> dict[str, str]:
+    endpoint = "RAGWORKS_EMBEDDINGS_SERVICE__ENDPOINT__"
+    return {f"{endpoint}MODEL": "far", f"{endpoint}URLS": url}
+
+
+async def test_after_a_kill_the_next_attempt_belongs_to_the_request_that_submitted(tmp_path: Path) -> None:
+    """The one thing that only the data folder can know: which trace a document is part of."""
+    with otlp_collector() as collector:
+        async with embedding_server() as model:
+            environment = collector.environment(**remote(model.url))
+            async with serving(tmp_path, **environment) as server, httpx.AsyncClient(base_url=server.url) as http:
+                await asyncio.to_thread(wait_for_ready, server.url)
+                model.silent = asyncio.Event()
+                body = {"documents": [{"id": "bike", "text": TEXT}]}
+                accepted = await http.post(DOCUMENTS, json=body, headers=CALLER)
+                await asyncio.to_thread(collector.wait, lambda spans: any(span.name == "chunking" for span in spans))
+                server.process.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(server.process.wait)
+            model.silent = None
+            async with serving(tmp_path, **environment):
+                spans = await asyncio.to_thread(in_trace, collector, TRACE, "process_document")
+                sent = model.headers[-1]
+    attempt, submit = one(spans, "process_document"), one(spans, "submit default")
+    assert attempt.parent == submit.id
+    assert (attempt.attributes["ragworks.job_id"], attempt.attributes["ragworks.attempt"]) == (
+        accepted.json()["processing_job_id"],
+        1,
+    )
+    assert [span.name for span in spans if span.parent == attempt.id] == STAGES
+    post = one(spans, "POST")
+    assert path(spans, post)[-4:] == ["embedding", "embeddings far", "batch", "POST"]
+    assert f"traceparent: 00-{TRACE}-{post.id}-01" in sent
+
+
+async def test_each_attempt_at_a_document_is_a_span_with_its_number_and_its_error(tmp_path: Path) -> None:
+    with otlp_collector() as collector:
+        async with embedding_server() as model:
+            environment = collector.environment(**remote(model.url))
+            environment |= {"RAGWORKS_EMBEDDINGS_SERVICE__ENDPOINT__PATIENCE_S": "0"}
+            async with serving(tmp_path, **environment) as server:
+                await asyncio.to_thread(wait_for_ready, server.url)
+                model.script = [problem(503)]
+                await asyncio.to_thread(submit, server.url, **CALLER)
+                spans = await asyncio.to_thread(
+                    collector.wait, lambda spans: sum(span.name == "process_document" for span in spans) == 2
+                )
+    attempts = [span for span in spans if span.name == "process_document"]
+    assert {span.trace for span in attempts} == {TRACE}
+    seen = [(one.attributes["ragworks.attempt"], one.attributes["ragworks.outcome"], one.failed) for one in attempts]
+    assert seen == [(1, "retried", True), (2, "completed", False)]
+    assert attempts[0].attributes["error.type"] == "embedding_failed"
+    [failed] = [span for span in spans if span.parent == attempts[0].id and span.failed]
+    assert (failed.name, failed.attributes["error.type"]) == ("embedding", "embedding_failed")
+    assert [one.attributes.get("http.response.status_code") for one in spans if one.name == "POST" and one.failed] == [
+        503
+    ]
+
+
+@pytest.mark.parametrize("captured", [False, True])
+async def test_texts_are_in_spans_only_if_asked_for(tmp_path: Path, captured: bool) -> None:
+    more = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true"} if captured else {}
+    with otlp_collector() as collector:
+        async with chat_server() as model:
+            chat = "RAGWORKS_GENERATION_SERVICE__"
+            more |= {f"{chat}GENERATOR": "openai", f"{chat}ENDPOINT__MODEL": "big", f"{chat}ENDPOINT__URLS": model.url}
+            async with serving(tmp_path, **collector.environment(**more)) as server:
+                await asyncio.to_thread(submit, server.url)
+                async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_S) as http:
+                    question = {"question": f"How long does the battery of the {SECRET} last?", "stream": True}
+                    assert "41 minutes" in (await http.post(ASK, json=question, headers=CALLER)).text
+                spans = await asyncio.to_thread(in_trace, collector, TRACE, "POST /v1/collections/{name}/ask")
+            [sent] = model.headers
+        bodies = b"".join(collector.bodies)
+    wrote, post = one(spans, "chat big"), one(spans, "POST")
+    assert path(spans, post) == ["POST /v1/collections/{name}/ask", "ask default", "chat big", "POST"]
+    assert f"traceparent: 00-{TRACE}-{post.id}-01" in sent
+    assert {key: value for key, value in wrote.attributes.items() if "messages" not in key} == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "big",
+        "gen_ai.response.model": "big",
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.output_tokens": 7,
+        "ragworks.abstained": False,
+        "ragworks.passages": 1,
+    }
+    assert (SECRET.encode() in bodies) == captured
+    if captured:
+        search = one(spans, "retrieval default").attributes
+        [hit] = json.loads(search["gen_ai.retrieval.documents"])
+        assert SECRET in search["gen_ai.retrieval.query.text"]
+        assert (hit["id"], SECRET in hit["content"]) == ("bike", True)
+        said = [json.loads(wrote.attributes[f"gen_ai.{way}.messages"])[0] for way in ("input", "output")]
+        assert [(one["role"], SECRET in one["parts"][0]["content"]) for one in said] == [
+            ("user", True),
+            ("assistant", False),
+        ]
+
+
+def test_a_collector_that_is_not_there_costs_one_warning_and_no_request(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: whoever calls is refused
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": nowhere, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        server = Served(tmp_path, **environment, OTEL_EXPORTER_OTLP_TIMEOUT="1", **IN_A_PROCESS)
+        try:
+            submit(server.url)
+            server.wait_for('"traces_not_exported"')
+            for _ in range(20):
+                assert httpx.post(server.url + SEARCH, json={"query": "bike"}).status_code == 200
+        finally:
+            began = time.monotonic()
+            assert server.stop() == 0
+            took_s = time.monotonic() - began
+    assert [json.loads(line)["event"] for line in server.lines if '"warning"' in line] == ["traces_not_exported"]
+    assert took_s < 10.0
+
+
+def test_a_server_that_is_stopped_sends_what_waits(tmp_path: Path) -> None:
+    with otlp_collector() as collector:
+        server = Served(tmp_path, **collector.environment(OTEL_BSP_SCHEDULE_DELAY="3600000"))
+        submit(server.url, **CALLER)
+        assert not collector.spans
+        assert server.stop() == 0
+        assert one(collector.trace_of("process_document"), "storing").trace == TRACE

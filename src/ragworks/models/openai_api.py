@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.control_protocols import EndpointFailed, Endpoints
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
 from ragworks.models.endpoints import EndpointClient, RequestRefused
@@ -100,7 +101,8 @@ class OpenAIEmbedder:
     def _rows(self, url: str, answer: bytes, count: int) -> Vectors:
         """The answer's vectors in the order of the texts. An answer that may be about other texts is none at all."""
         try:
-            data = json.loads(answer, object_hook=_with_numbers)["data"]
+            body = json.loads(answer, object_hook=_with_numbers)
+            data = body["data"]
             found = {int(one["index"]): one["embedding"] for one in data}
             order = sorted(int(one["index"]) for one in data)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -111,6 +113,8 @@ class OpenAIEmbedder:
                 f"{url} answered {len(order)} vectors for {count} texts, with the indices {_shortened(order)}: which "
                 "text is whose cannot be told"
             )
+        if isinstance(usage := body.get("usage"), dict) and type(tokens := usage.get("prompt_tokens")) is int:
+            tracing.note("ragworks.batch.tokens", tokens)
         sizes = {len(row) for row in found.values()}
         if len(sizes) != 1 or (self.dimension and sizes != {self.dimension}) or sizes == {0}:
             expected = self.dimension or "any one number of"

@@ -205,8 +205,9 @@ class Batcher:
             "ragworks.batch.calls": len(calls),
             "ragworks.batch.tokens": tokens,
         }
-        with tracing.shared("batch", (call.span for call in calls), seen):
+        with tracing.shared("batch", (call.span for call in calls), seen) as span:
             vectors = await self._in_thread(self._vectors, batch)
+            span.set("ragworks.batch.failed", sum(isinstance(vector, Exception) for vector in vectors))
         self._count(vectors)
         for item, vector in zip(batch, vectors, strict=True):
             if isinstance(vector, Exception):

@@ -151,8 +151,10 @@ class Sender:
             try:
                 patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
                 until = self._clock.monotonic() + patience_s
-                with tracing.shared("batch", (item.span for item in batch), {"ragworks.batch.texts": len(batch)}):
+                seen: tracing.Attributes = {"ragworks.batch.texts": len(batch)}
+                with tracing.shared("batch", (item.span for item in batch), seen) as span:
                     rows = await self._embedded([item.text for item in batch], kind, until)
+                    span.set("ragworks.batch.failed", sum(isinstance(row, Exception) for row in rows))
             except asyncio.CancelledError:
                 _give_up(batch)
                 raise
