@@ -75,6 +75,13 @@ async def test_a_line_of_a_replica_says_whose_call_it_was_written_in(
     }
 
 
+async def test_a_long_line_of_a_replica_stays_one(replica: ProcessReplica) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await replica.call("say", "x" * 30_000)
+        await until(lambda: logs, turns=10**9)
+    assert [(line["event"], len(line["what"])) for line in logs] == [("said", 30_000)]
+
+
 async def test_a_fault_in_a_replica_is_one_line_with_its_traceback(replica: ProcessReplica) -> None:
     with structlog.testing.capture_logs() as logs:
         with structlog.contextvars.bound_contextvars(**REQUEST), pytest.raises(RagworksError):
