@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ragworks.errors import NotReady, ReplicaLost
-from ragworks.services.embedding_engine import packed, unpacked
+from ragworks.services.embedding_engine import Computed, packed, unpacked
 from ragworks.services.embeddings_service import PIECE_CHARACTERS, PIECE_TEXTS, EmbeddingsService
 from ragworks.settings import EmbeddingsSettings
 from ragworks.testing import FakeClock, settle
-from ragworks.types import Computed, ModelCard, TextKind
+from ragworks.types import ModelCard, TextKind
 from ragworks.workers.batcher import Embedded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -42,6 +43,18 @@ class Embedded:
     reason: str = ""
     transient: bool = False
     retry_after_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one batch took: tokens without padding, None where only the model's server counts them."""
+
+    tokens: int | None
+    seconds: float
+
+
+MOST_BATCHES = 4096
+"""Batches that are remembered until somebody is told of them: far more than are made between two answers."""
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +101,7 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self.running_since: float | None = None
         self.batches = 0
+        self.untold: deque[Batch] = deque(maxlen=MOST_BATCHES)
         self.failures_in_a_row = 0
         self.last_failure = ""
 
@@ -195,7 +209,10 @@ class Batcher:
     async def _run(self, batch: list[_Waiting]) -> None:
         for item in batch:
             del self._line[item]
+        began = self._clock.monotonic()
         vectors = await self._in_thread(self._vectors, batch)
+        tokens = sum(min(item.tokens, self._model.max_tokens) for item in batch)
+        self.untold.append(Batch(tokens, self._clock.monotonic() - began))
         self._count(vectors)
         for item, vector in zip(batch, vectors, strict=True):
             if isinstance(vector, Exception):

@@ -5,6 +5,19 @@ from ragworks.policies.ejecting import EjectSettings
 from ragworks.types import Health, Stage
 from team import Team
 
+NOTHING_KNOWN = {
+    "rag_replica_active_calls",
+    "rag_replica_response_seconds",
+    "rag_replica_error_ratio",
+    "rag_replica_cpu_ratio",
+    "rag_replica_memory_bytes",
+    "rag_scale_target_replicas",
+    "rag_process_resident_memory_bytes",
+    "rag_processes",
+    "rag_disk_free_bytes",
+    "rag_cost_total",
+}
+
 
 def lines(metrics: Metrics) -> list[str]:
     return metrics.render().decode().splitlines()
@@ -12,14 +25,10 @@ def lines(metrics: Metrics) -> list[str]:
 
 def test_every_family_has_a_sample_at_zero_from_the_start() -> None:
     metrics = Metrics()
-    families = {line.split()[2] for line in lines(metrics) if line.startswith("# TYPE")}
+    families = {line.split()[2] for line in lines(metrics) if line.startswith("# TYPE rag_")}
     samples = [line for line in lines(metrics) if not line.startswith("#")]
-    single = {
-        "rag_replica_active_calls",
-        "rag_replica_response_seconds",
-        "rag_replica_error_ratio",
-    }  # there is none yet
-    for family in families - single:
+    assert families >= NOTHING_KNOWN
+    for family in families - NOTHING_KNOWN:
         own = [line for line in samples if line.startswith(family)]
         assert own, family
         assert all(line.endswith(" 0.0") for line in own), family
@@ -29,7 +38,9 @@ def test_what_is_reported_is_counted() -> None:
     metrics = Metrics()
     metrics.stage(Stage.PARSING, 0.2)
     metrics.document("completed")
-    metrics.cache(3, 1)
+    metrics.watch_stats("embeddings_service", lambda: {"memory_hits": 3, "stored_hits": 2, "model_texts": 1})
+    metrics.batch(500, 0.2)
+    metrics.batch(None, 0.1)
     metrics.embedding_call("passage", 0.1)
     metrics.search({"embed": 0.01, "total": 0.02})
     metrics.answer("abstained")
@@ -40,7 +51,11 @@ def test_what_is_reported_is_counted() -> None:
     assert {
         'rag_stage_duration_seconds_sum{stage="parsing"} 0.2',
         'rag_documents_total{outcome="completed"} 1.0',
-        "rag_cache_hits_total 3.0",
+        'rag_cache_hits_total{tier="memory"} 3.0',
+        'rag_cache_hits_total{tier="stored"} 2.0',
+        "rag_embedding_batches_total 2.0",
+        "rag_embedding_batch_tokens_count 1.0",
+        'rag_tokens_total{kind="input",service="embeddings_service"} 500.0',
         "rag_cache_misses_total 1.0",
         'rag_embedding_duration_seconds_count{kind="passage"} 1.0',
         "rag_searches_total 1.0",
@@ -55,9 +70,10 @@ def test_what_is_reported_is_counted() -> None:
 
 def test_live_state_is_read_when_it_is_scraped() -> None:
     metrics, size = Metrics(), [2.0]
-    metrics.watch_queue(lambda: size[0])
+    metrics.watch_stats("document_processor", lambda: {"queue_size": size[0], "dead_letters": None})
     metrics.watch_service("vector_store", lambda: 1)
     assert "rag_queue_size 2.0" in lines(metrics)
+    assert not any(line.startswith("rag_dead_letters") for line in lines(metrics))
     assert 'rag_service_up{service="vector_store"} 1.0' in lines(metrics)
     size[0] = 5
     assert "rag_queue_size 5.0" in lines(metrics)
