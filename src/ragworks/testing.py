@@ -181,9 +181,10 @@ class LocalEmbeddings(EmbeddingsService):
         stored: StoredVectors | None,
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
+        **more: Any,
     ) -> None:
         self.engine = EmbeddingEngine(settings, lambda _: make_model(), clock)
-        super().__init__(settings, self.engine, stored, clock, on_embedded)
+        super().__init__(settings, self.engine, stored, clock, on_embedded, **more)
 
     async def initialize(self) -> None:
         await self.engine.initialize()

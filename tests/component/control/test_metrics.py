@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
+from ragworks.control.histograms import HISTOGRAMS
+from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics, codes
+from ragworks.control_protocols import Usage
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.types import Health, Stage
 from team import Team
@@ -108,6 +114,62 @@ async def test_replicas_are_counted_and_their_series_end_with_them(trio: Team) -
     assert not any("response_seconds" in line and 'replica="b"' in line for line in lines(metrics))
     trio.remove("b")
     assert not any('replica="b"' in line for line in lines(metrics))
+
+
+async def test_what_a_replica_takes_is_shown_where_it_is_known_and_only_there(trio: Team) -> None:
+    metrics = Metrics()
+    trio["a"].used, trio["b"].used = Usage(150.0, 300 * 1024**2), Usage(None, 1000)  # c shares a process
+
+    def usages() -> dict[str, Usage]:
+        return {name: one.usage() for name, one in trio.replicas.items()}
+
+    metrics.watch_replicas("embeddings_service", trio.balancer.stats, trio.balancer.views, usages)
+    shown = [
+        line for line in lines(metrics) if line.startswith(("rag_replica_cpu_ratio{", "rag_replica_memory_bytes{"))
+    ]
+    assert shown == [
+        'rag_replica_cpu_ratio{replica="a",service="embeddings_service"} 1.5',
+        'rag_replica_memory_bytes{replica="a",service="embeddings_service"} 3.145728e+08',
+        'rag_replica_memory_bytes{replica="b",service="embeddings_service"} 1000.0',
+    ]
+    trio.remove("a")
+    assert not any('replica="a"' in line for line in lines(metrics))
+
+
+def test_how_many_replicas_there_should_be_is_shown_for_who_has_some() -> None:
+    metrics = Metrics()
+    metrics.watch_targets(lambda: {"embeddings_service": 3})
+    assert [line for line in lines(metrics) if line.startswith("rag_scale_target_replicas{")] == [
+        'rag_scale_target_replicas{service="embeddings_service"} 3.0'
+    ]
+
+
+def test_the_machine_is_shown_as_it_was_last_seen(tmp_path: Path) -> None:
+    metrics, machine = Metrics(), Machine(tmp_path)
+    metrics.watch_machine(machine)
+    assert not any(line.startswith(("rag_processes{", "rag_disk_free_bytes ")) for line in lines(metrics))
+    seen = machine.look()
+    assert 'rag_processes{kind="server"} 1.0' in lines(metrics)
+    assert metrics.registry.get_sample_value("rag_disk_free_bytes") == seen.disk_free_bytes
+    assert metrics.registry.get_sample_value("rag_process_resident_memory_bytes", {"kind": "server"}) > 2**20
+    assert metrics.registry.get_sample_value("rag_process_cpu_seconds_total", {"kind": "server"}) > 0
+
+
+def test_what_runs_is_shown() -> None:
+    metrics = Metrics()
+    metrics.built("1.2.3", 4)
+    python = platform.python_version()
+    assert {f'rag_build_info{{python="{python}",version="1.2.3"}} 1.0', "rag_cores 4.0"} <= set(lines(metrics))
+
+
+def test_each_bucket_has_a_purpose_that_is_told() -> None:
+    shapes = {
+        name: shape
+        for name, shape in HISTOGRAMS.items()
+        if shape.purpose and list(shape.buckets) == sorted(set(shape.buckets))
+    }
+    families = {family.name for family in Metrics().registry.collect() if family.type == "histogram"}
+    assert set(shapes) == families
 
 
 async def test_ejections_are_counted() -> None:

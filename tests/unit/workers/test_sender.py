@@ -266,3 +266,15 @@ async def test_every_text_is_answered_once_and_in_its_callers_order_whatever_fai
             good = [text for text in texts if text != "bad"]
             assert np.allclose([row.vector for row in rows if row.vector is not None], expected(good) if good else [])
         assert sender.waiting == 0
+
+
+async def test_each_request_is_remembered_with_its_time_retries_included_and_tokens_that_nobody_knows():
+    clock = FakeClock()
+    async with running(ScriptedEndpoint(down(1.0)), clock) as sender:
+        call = asyncio.create_task(sender.embed(["one", "two"], "passage"))
+        await settle()
+        await clock.advance(2.0)
+        await call
+        [batch] = sender.untold
+    assert batch.tokens is None
+    assert batch.seconds >= 1.0
