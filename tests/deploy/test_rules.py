@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ragworks.cli import main
+
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
 RULES = sorted((MONITORING / "rules").glob("*.yml"))
@@ -61,6 +63,18 @@ def test_an_alert_says_how_urgent_it_is_what_it_means_and_where_to_read_on(name:
     page, _, section = alert["annotations"]["runbook"].partition("#")
     assert ROOT / page == GUIDE
     assert section in anchors(GUIDE.read_text(encoding="utf-8"))
+
+
+def commands() -> set[str]:
+    """What the alerts tell to run, with a service and a job in place of what is filled in."""
+    texts = " ".join(alert["annotations"]["description"] for alert in ALERTS.values())
+    found: set[str] = set(re.findall(r"`ragworks ([^`]+)`", texts))
+    return {re.sub(r"\{\{.*?\}\}", "embeddings_service", command) for command in found}
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_a_command_that_an_alert_names_is_there_with_its_options(command: str) -> None:
+    assert main([*command.split(), "--help"]) == 0
 
 
 def anchors(page: str) -> set[str]:
