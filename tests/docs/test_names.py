@@ -1,4 +1,4 @@
-"""Settings and events that the pages name are those of the code: whoever renames one finds the pages that say it."""
+"""Settings, events and modules that the pages name are the code's: who renames one finds the pages that say it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from ragworks.policies.scaling_settings import changed
 from ragworks.settings import Settings, describe, load
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "ragworks"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 SETTINGS_BLOCK = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = "|".join({key.split(".")[0] for key, _, _ in describe(Settings())})
 SETTING = re.compile(rf"`((?:{SECTIONS})\.[a-z_.]*[a-z])\b(?! = )")
+MODULE = re.compile(r"`((?:\w+/)+\w+\.py)`")
 FILE_NAMES = re.compile(r"\.(?:py|json|db)\b")
 SIMULATED = re.compile(r"`?(?:--set |`)((?:target|predictive|threshold)\.[a-z_.]*[a-z])")
 EVENT_TABLE = re.compile(r"^\| Event \|.*\n\|[- |]+\n((?:\|.*\n)+)", re.MULTILINE)
@@ -62,6 +64,12 @@ def test_the_simulator_knows_every_setting_of_a_scaler_that_a_page_names(page: P
         changed(ScaleSpec(), name, "1")
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=_id)
+def test_every_module_that_a_page_names_is_there(page: Path) -> None:
+    named = {name for name in names(page, MODULE) if not name.endswith("/parse_x.py")}  # that of an example
+    assert {name for name in named if not (SOURCE / name).exists() and not (ROOT / name).exists()} == set()
+
+
 def test_every_event_that_a_page_names_is_one_that_the_code_logs() -> None:
     logged = re.compile("|".join(_texts()))
     rows = [row for page in PAGES for table in names(page, EVENT_TABLE) for row in table.splitlines()]
@@ -73,7 +81,7 @@ def test_every_event_that_a_page_names_is_one_that_the_code_logs() -> None:
 
 def _texts() -> Iterator[str]:
     """A pattern for each name that stands in the source as a string, those with a part to be filled in too."""
-    for file in (ROOT / "src" / "ragworks").rglob("*.py"):
+    for file in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
                 yield node.value
