@@ -9,6 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 FILE = MONITORING / "grafana" / "ragworks.json"
 DASHBOARD = json.loads(FILE.read_text(encoding="utf-8"))
@@ -67,6 +69,17 @@ def test_thresholds_rise_from_a_base_without_a_value() -> None:
         first, *rest = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
         assert first is None
         assert rest == sorted(rest)
+
+
+def test_the_guide_mounts_the_dashboard_where_grafana_is_told_to_look() -> None:
+    provider = yaml.safe_load((FILE.parent / "provisioning" / "dashboards" / "ragworks.yml").read_text())["providers"][
+        0
+    ]
+    source = yaml.safe_load((FILE.parent / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    assert source["datasources"][0]["url"] == "http://127.0.0.1:9090"  # where Prometheus listens unless told otherwise
+    guide = (MONITORING.parents[1] / "docs" / "guides" / "monitor.md").read_text(encoding="utf-8")
+    assert f"-v $PWD/deploy/monitoring/grafana:{provider['options']['path']} " in guide
+    assert "-v $PWD/deploy/monitoring/grafana/provisioning:/etc/grafana/provisioning " in guide
 
 
 def test_variables_let_a_reader_choose_the_data_source_and_the_servers() -> None:
