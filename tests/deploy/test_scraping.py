@@ -27,7 +27,6 @@ TEXT = "The battery lasts 41 minutes. It is charged in an hour."
 
 EMPTY_WHERE_ALL_IS_WELL = ["Retried, hedged, left out, panicked, refused"]
 """Panels that show only what is not zero."""
-NOT_SCRAPED = {"ALERTS"}
 PLACEHOLDERS = {"$instance": ".*", "$__rate_interval": "1m"}
 
 
@@ -62,15 +61,20 @@ async def use(http: httpx.AsyncClient) -> None:
     assert (await http.post("/v1/services/embeddings_service/scale", json={"instances": 2})).status_code == 200
     assert (await http.post("/v1/collections/nobody/search", json={"query": "battery"})).status_code == 404
     documents = [{"id": f"{number}", "text": f"{TEXT} Number {number}."} for number in range(3)]
-    accepted = await http.post(DOCUMENTS, json={"documents": documents})
-    async with http.stream("GET", f"{accepted.headers['location']}/events") as events:
-        [_ async for _ in events.aiter_lines()]
+    await done(http, await http.post(DOCUMENTS, json={"documents": documents}))
     for _ in range(3):
         assert (await http.post(SEARCH, json={"query": "battery"})).status_code == 200
         answer = await http.post(ASK, json={"question": "How long does the battery last?"})
         assert answer.status_code == 200
     rating = {"id": answer.json()["id"], "rating": "up"}
     assert (await http.post("/v1/collections/default/feedback", json=rating)).status_code == 200
+
+
+async def done(http: httpx.AsyncClient, accepted: httpx.Response) -> None:
+    """Returns when the job has ended."""
+    assert accepted.status_code == 202, accepted.text
+    async with http.stream("GET", f"{accepted.headers['location']}/events") as events:
+        [_ async for _ in events.aiter_lines()]
 
 
 def filled(expr: str) -> str:
@@ -135,10 +139,10 @@ async def test_a_used_server_gives_every_rule_and_every_panel_what_it_asks_for(t
     async with watched(tmp_path) as (http, seen, _):
         await use(http)
         await seen.until('rag_feedback_total{rating="up"} == 1')
-        await seen.until('ragworks:slo_budget_left:ratio30d{slo="ingestion"} == 1')
+        await seen.until("count(ragworks:slo_budget_left:ratio30d) == 4 and on () ragworks:cache_hits:ratio30m")
 
         asked = [filled(rule["expr"]) for rule in rules()] + [expr for exprs in drawn().values() for expr in exprs]
-        for selector in sorted({selector for expr in asked for selector in named(expr)} - NOT_SCRAPED):
+        for selector in sorted({selector for expr in asked for selector in named(expr)}):
             assert await seen.api("series", **{"match[]": selector}), f"no series is {selector}"
 
         assert [rule for rule in await seen.rules() if rule["health"] != "ok"] == []
@@ -171,3 +175,14 @@ async def test_a_model_that_goes_away_pages_and_says_what_to_do(tmp_path: Path) 
         alert = (await seen.firing())["RagworksQuestionsFail"]
         assert alert["labels"]["severity"] == "page"
         assert "`ragworks status`" in alert["annotations"]["description"]
+
+
+@pytest.mark.timeout(180)
+async def test_files_that_nobody_can_read_are_told_of_and_cost_no_budget(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (http, seen, _):
+        broken = [("files", (f"{number}.pdf", b"%PDF-1.7 and no more")) for number in range(20)]
+        await done(http, await http.post(DOCUMENTS, files=broken))
+        await seen.until('ALERTS{alertname="RagworksDeadLettersGrow", alertstate="firing"}')
+        await seen.until('ragworks:slo_all:rate5m{slo="ingestion"} > 0')
+        assert await seen.query('ragworks:slo_bad:rate5m{slo="ingestion"} > 0') == []
+        assert "RagworksDocumentsFail" not in await seen.firing()
