@@ -101,11 +101,17 @@ class Journal:
         return partial(self._note, name)
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+        self,
+        *,
+        service: str | None = None,
+        since: float = 0.0,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[Event]:
         """As EventLog says it, with what happened up to now."""
         await self.flush()
-        return await self._events.recent(service=service, since=since, after=after, limit=limit)
+        return await self._events.recent(service=service, since=since, after=after, before=before, limit=limit)
 
     async def flush(self) -> None:
         """Keep what waits, now. Never raises: what cannot be kept waits on."""
