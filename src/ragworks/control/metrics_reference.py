@@ -22,10 +22,10 @@ Durations are seconds, sizes bytes. Each label has a bounded number of values: `
 `action`, `code` and `stage` are lists in the code. The series of a `replica` end with it.
 
 Counters count since the server started, and never go down while it runs, whatever becomes of its child processes. A
-batch is counted when its engine answers a call next, so those of a killed engine that it had not told of are lost. CPU,
-memory and processes by `kind` and the disk are as orchestration_api saw them last, dead letters and the age of the queue
-as document_processor did: both look every five seconds. On Linux there are also the usual `process_…` of the server's own
-process.
+batch is counted when its engine answers a call next, so those of a killed engine that it had not told of are lost.
+CPU, memory and processes by `kind` and the disk are as orchestration_api saw them last, dead letters and the age of
+the queue as document_processor did: both look every five seconds. On Linux there are also the usual `process_…` of
+the server's own process.
 
 | Metric | Type | Labels | What it counts |
 | --- | --- | --- | --- |
