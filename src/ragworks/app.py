@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
 from ragworks.control.events import Journal
+from ragworks.control.gate import Gate
 from ragworks.control.generation_metrics import Measured
 from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics
@@ -72,6 +74,9 @@ class App:
         self.questions = Questions(
             parts.queries, settings.query_log.mode, parts.clock, self.metrics.question, self.metrics.feedback
         )
+        # In a process of one's own everybody waits; over HTTP a caller can come back.
+        most = settings.orchestration_api.max_questions if serving else sys.maxsize
+        self._gate = Gate(most, parts.clock, self.journal.for_service("orchestration_api"))
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,
@@ -260,8 +265,11 @@ class App:
     async def search(
         self, collection: str, query: str, *, mode: Mode = "hybrid", rerank: bool = False, **how: Any
     ) -> SearchResult:
-        """As retrieval_service searches; the question is logged, and feedback can name the result's id."""
-        with self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
+        """As retrieval_service searches; the question is logged, and feedback can name the result's id.
+
+        Raises TooManyQuestions in a server, beside what searching raises.
+        """
+        with self._gate.inside(), self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
             found = await self.retrieval_service.search(collection, query, mode=mode, rerank=rerank, **how)
             asked.found = found = replace(found, id=asked.key)
         return found
@@ -277,10 +285,10 @@ class App:
     ) -> AsyncIterator[str | Answer]:
         """The answer in pieces as it is written, then the whole Answer, whose id is ``key`` if one is given.
 
-        Raises what searching raises.
+        Raises what ``search`` raises.
         """
         outcome = "failed"
-        with self.questions.asked("ask", collection, question, key=key) as asked:
+        with self._gate.inside(), self.questions.asked("ask", collection, question, key=key) as asked:
             pieces = answer(
                 collection,
                 question,

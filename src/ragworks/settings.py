@@ -75,6 +75,9 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
+    max_questions: int = setting(
+        128, "searches and asks that a server answers at once; the next one gets 429 and Retry-After", low=1
+    )
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
