@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -22,10 +20,11 @@ from urllib.parse import quote, urlsplit
 import httpx
 import psutil
 
-from ragworks.bench.machine import machine
+from ragworks.bench.caller import ANSWER_S, Caller, Json, checked
+from ragworks.bench.machine import available_cores, busy_s, machine
 from ragworks.bench.questions import VARIED, documents, taken, varied
 from ragworks.bench.server import Server, Stuck
-from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable
+from ragworks.errors import InvalidInput, ServerUnreachable
 from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile, Source
 
 ROUNDS = 5
@@ -36,7 +35,6 @@ FEWEST = ROUNDS * 2
 TEXTS = 50
 OWN_DOCUMENTS = 200
 POLL_S = 0.1
-ANSWER_S = 600.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STEPS = {
     "embeddings_service": ("embed",),
@@ -47,7 +45,6 @@ STEPS = {
 
 OnCall = Callable[[int, int], None]
 """Told how many questions were answered, of how many."""
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,71 +93,79 @@ async def profile(url: str, wanted: Wanted, on_call: OnCall = lambda done, total
     if wanted.calls < FEWEST:
         raise InvalidInput(f"--calls must be {FEWEST} or more, found {wanted.calls}")
     # A proxy of the environment would be measured too.
-    limits = httpx.Limits(max_connections=max(AT_ONCE))
-    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S, trust_env=False, limits=limits) as http:
-        return await _Run(http, url, wanted, on_call).all()
+    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_S, trust_env=False) as http, Caller(url) as caller:
+        return await _Run(http, caller, url, wanted, on_call).all()
 
 
 class _Run:
-    def __init__(self, http: httpx.AsyncClient, url: str, wanted: Wanted, on_call: OnCall) -> None:
-        self._http, self._url, self._wanted, self._on_call = http, url, wanted, on_call
+    def __init__(self, http: httpx.AsyncClient, caller: Caller, url: str, wanted: Wanted, on_call: OnCall) -> None:
+        self._http, self._caller, self._url, self._wanted, self._on_call = http, caller, url, wanted, on_call
+        self._local = urlsplit(url).hostname in LOOPBACK
+        self._each = wanted.calls // ROUNDS
         self._rng = Random()
         self._questions: Sequence[str] = ()
-        self._answered = 0
-        self._total = 0
+        self._answered = self._total = 0
+        self._alone: list[Mapping[str, float]] = []
+        self._cpu_s: dict[int, float] = {}
+        self._rates: dict[int, list[float]] = {}
 
     async def all(self) -> Profile:
         before = await self._services()
         way = self._way(before)
         self._questions = self._wanted.questions or await self._own_questions()
-        here = [one for one in way if one.lives is not Lives.OUTSIDE]
+        self._cpu_s = dict.fromkeys(self._pids(before), 0.0)
+        other_cores = await self._rounds(way)
+        services = tuple(self._measured(one, before) for one in way)
+        after = await self._services()
+        source = Source(
+            machine=machine() if self._local else f"another, {urlsplit(self._url).hostname}",
+            version=before[SERVER]["replicas"][0]["version"],
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            kind=self._wanted.kind,
+            server=self._url,
+            questions=f"{len(self._questions)}, {VARIED}",
+            other_questions=_searches(after) - _searches(before) - self._answered,
+            other_cores=other_cores if self._local else None,
+        )
+        at_once = {many: tuple(rates) for many, rates in self._rates.items()}
+        return Profile(services, available_cores() if self._local else None, at_once, source)
+
+    async def _rounds(self, way: Sequence[Measured]) -> float:
+        """Ask all that is to be asked; how many cores other programs kept busy meanwhile."""
+        outside = [one.service for one in way if one.lives is Lives.OUTSIDE]
         # What others compute is paid for, and takes its time: how this machine slows down is seen by searching.
-        instead = self._wanted.kind != "search" and len(here) < len(way)
-        at_once = () if way[0].lives is Lives.OUTSIDE else AT_ONCE
+        instead = outside == ["generation_service"]
         kind = "search" if instead else self._wanted.kind
-        each = self._wanted.calls // ROUNDS
-        rated = (*((1,) if instead else ()), *at_once)
-        self._total = WARM_UP + ROUNDS * (each + sum(map(partial(_needed, each), rated)))
+        self._rates = {many: [] for many in (AT_ONCE if instead or not outside else ())}
+        rated = (*([1] if instead else []), *self._rates)
+        self._total = WARM_UP + ROUNDS * (self._each + sum(_needed(self._each, many) for many in rated))
         for _ in range(WARM_UP):
             await self._ask(self._wanted.kind)
-        alone: list[Mapping[str, float]] = []
-        cpu_s = dict.fromkeys(self._pids(before), 0.0)
-        rates: dict[int, list[float]] = {many: [] for many in at_once}
+        began, busy, own = time.perf_counter(), busy_s(), _own_s(self._cpu_s)
         for _ in range(ROUNDS):
-            started = _cpu_s(cpu_s)
-            alone += [await self._ask(self._wanted.kind) for _ in range(each)]
-            cpu_s = {pid: cpu_s[pid] + now - started[pid] for pid, now in _cpu_s(cpu_s).items() if pid in started}
-            single = await self._rate(kind, 1, each) if instead else 0.0
-            for many in at_once:
-                rate = await self._rate(kind, many, each)
-                rates[many].append(rate / single if instead else rate)
-        found = [self._measured(one, alone, before, cpu_s) for one in way]
-        if instead:  # as many times as one answer of this kind alone as it was of a search
-            mean = sum(sum(one.service_s) for one in found if one.lives is not Lives.OUTSIDE) / len(alone)
-            rates = {many: [one / mean for one in several] for many, several in rates.items()}
-        after = await self._services()
-        return Profile(
-            tuple(found),
-            len(psutil.Process().cpu_affinity())
-            if hasattr(psutil.Process, "cpu_affinity")
-            else psutil.cpu_count() or 1,
-            {many: tuple(several) for many, several in rates.items()},
-            Source(
-                machine=machine() if self._local else f"another: {urlsplit(self._url).hostname}",
-                version=version("ragworks"),
-                measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                kind=self._wanted.kind,
-                server=self._url,
-                questions=f"{len(self._questions)}, {VARIED}",
-                others=_searches(after) - _searches(before) - self._answered,
-            ),
+            await self._alone_once()
+            single = await self._rate(kind, 1, self._each) if instead else 0.0
+            for many, rates in self._rates.items():
+                rate = await self._rate(kind, many, self._each)
+                # As many times as fast as one search alone, so many times as fast as one answer of this kind.
+                rates.append(rate / single / self._computed_s(outside) if instead else rate)
+        return (busy_s() - busy - _own_s(self._cpu_s) + own) / (time.perf_counter() - began)
+
+    async def _alone_once(self) -> None:
+        """One round of questions that nobody gets in the way of."""
+        started = _cpu_s(self._cpu_s)
+        self._alone += [await self._ask(self._wanted.kind) for _ in range(self._each)]
+        ended = _cpu_s(self._cpu_s)
+        self._cpu_s = {pid: self._cpu_s[pid] + ended[pid] - started[pid] for pid in ended if pid in started}
+
+    def _computed_s(self, outside: Sequence[str]) -> float:
+        """What an answer takes on this machine, on average so far."""
+        return sum(sum(took for name, took in one.items() if name not in outside) for one in self._alone) / len(
+            self._alone
         )
 
-    @property
-    def _local(self) -> bool:
-        return urlsplit(self._url).hostname in LOOPBACK
-
     def _pids(self, services: Mapping[str, Json]) -> set[int]:
+        """The processes of the server, as far as they are here."""
         if not self._local:
             return set()
         pids = {replica["pid"] for one in services.values() for replica in one["replicas"] if replica["pid"]}
@@ -201,9 +206,7 @@ class _Run:
         """Seconds by service."""
         body = {"query" if kind == "search" else "question": varied(self._rng.choice(self._questions), self._rng)}
         began = time.perf_counter()
-        found = await _json(
-            self._http, "POST", f"/v1/collections/{quote(self._wanted.collection, safe='')}/{kind}", json=body
-        )
+        found = await self._caller.post(f"/v1/collections/{quote(self._wanted.collection, safe='')}/{kind}", body)
         took = time.perf_counter() - began
         if found.get("degraded"):
             raise InvalidInput(f"the server answers only in part, {found['degraded']}; measure it when it is well")
@@ -228,21 +231,15 @@ class _Run:
                 tasks.create_task(asking())
         return calls / (ended[many - 1 + calls] - ended[many - 1])
 
-    def _measured(
-        self,
-        one: Measured,
-        alone: Sequence[Mapping[str, float]],
-        services: Mapping[str, Json],
-        cpu_s: Mapping[int, float],
-    ) -> Measured:
+    def _measured(self, one: Measured, services: Mapping[str, Json]) -> Measured:
         """With its times, and what its processes took; the server's are told of the API alone."""
         cpu = memory = None
         if one.lives is Lives.PROCESS or one.service == SERVER:
-            pids = [replica["pid"] for replica in services[one.service]["replicas"] if replica["pid"] in cpu_s]
+            pids = [replica["pid"] for replica in services[one.service]["replicas"] if replica["pid"] in self._cpu_s]
             if pids:
-                cpu = sum(cpu_s[pid] for pid in pids) / len(alone)
+                cpu = sum(self._cpu_s[pid] for pid in pids) / len(self._alone)
                 memory = _memory_bytes(pids)
-        times = tuple(call[one.service] for call in alone)
+        times = tuple(call[one.service] for call in self._alone)
         return Measured(one.service, times, one.lives, one.replicas, one.slots, cpu, memory)
 
 
@@ -258,15 +255,7 @@ async def _json(http: httpx.AsyncClient, method: str, path: str, **content: Any)
         raise ServerUnreachable(
             f"the server at {http.base_url} cannot be reached ({type(error).__name__}: {error}); is it running?"
         ) from error
-    found = None
-    with suppress(ValueError):
-        found = response.json()
-    if not isinstance(found, dict) or (response.is_success and not found):
-        raise ServerProblem("not_ragworks", f"{http.base_url} does not answer like ragworks", response.status_code)
-    if not response.is_success:
-        detail = found.get("detail") or f"the server answered {response.status_code}"
-        raise ServerProblem(str(found.get("code", "http_error")), str(detail), response.status_code)
-    return found
+    return checked(str(http.base_url), response.status_code, response.content)
 
 
 def _searches(services: Mapping[str, Json]) -> int:
@@ -282,6 +271,11 @@ def _cpu_s(pids: Iterable[int]) -> dict[int, float]:
             times = psutil.Process(pid).cpu_times()
             found[pid] = times.user + times.system
     return found
+
+
+def _own_s(pids: Iterable[int]) -> float:
+    """CPU seconds so far of what is measured and of who measures."""
+    return sum(_cpu_s(pids).values()) + time.process_time()
 
 
 def _memory_bytes(pids: Sequence[int]) -> int | None:

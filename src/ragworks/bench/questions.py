@@ -21,8 +21,8 @@ WORDS = tuple(
     tax team term test ticket time town trade train travel truck vehicle visit warehouse warranty water week
     window work year accept allow apply arrive ask begin book bring build buy call cancel carry check close
     collect confirm cover decide deliver divide drive enter expect explain extend fill follow give hold include
-    inform keep leave lend long longer many new old open other own public quick ready same second short small
-    third under until valid wide
+    inform keep lend long longer many new old open other own public quick ready same second short small third
+    under until valid wide
     """.split()  # noqa: SIM905 - so many quoted words are not easier to read
 )
 

@@ -88,6 +88,8 @@ def profile(
     """
     from ragworks.simulator.profiles import written
 
+    if output.is_dir() or not output.parent.is_dir():  # said before it has taken its time
+        raise InvalidInput(f"--output must be a file in a folder that is there, found {output}")
     place = Place(data, url, config)
     settings = place.settings()
     asked = _lines(questions) if questions else ()

@@ -26,6 +26,7 @@ BUSIEST = 0.95  # above it a queue takes longer to settle than any load stays th
 MOST = 1000
 RESAMPLED = 20
 """How often the measurements are drawn anew to see how much the expectation hangs on which were made."""
+DISTURBED = 0.1
 FEW = 50
 """Calls of which the slowest twentieth is two or three."""
 
@@ -108,12 +109,14 @@ class Way:
     def more(self, replicas: Replicas) -> list[Replicas]:
         """One replica more of each service that can have one: the server's process is one, and engines need cores."""
         able = [one for one in self.outside if replicas[one.service] < MOST]
-        able += [one for one in self.engines if replicas[one.service] < max(self.fed(one), one.replicas)]
+        able += [one for one in self.engines if replicas[one.service] < self.fed(one)]
         return [{**replicas, one.service: replicas[one.service] + 1} for one in able]
 
     def fed(self, engine: Measured) -> int:
-        """Replicas that the cores can feed. One core is the server's own."""
-        return max(1, int((self.profile.cores - 1) / max(1.0, _cpu_s(engine) / _mean(engine))))
+        """Replicas that the cores can feed. One core is the server's own. As many as there were, whatever the cores."""
+        if self.profile.cores is None:
+            return engine.replicas
+        return max(engine.replicas, 1, int((self.profile.cores - 1) / max(1.0, _cpu_s(engine) / _mean(engine))))
 
     def bounds(self, replicas: Replicas) -> dict[str, float]:
         """Answers a second that each part of this machine could give if nothing else were in its way."""
@@ -121,10 +124,10 @@ class Way:
         # Where it was not seen, one core for the whole time.
         server_s = next((one.cpu_s for one in server if one.service == SERVER), None) or sum(map(_mean, server))
         cpu_s = server_s + sum(map(_cpu_s, self.engines))
-        found = {"": 1 / server_s, "cores": self.profile.cores / cpu_s}
+        found = {"": 1 / server_s, "cores": (self.profile.cores or inf) / cpu_s}
         return found | {one.service: replicas[one.service] / _mean(one) for one in self.engines}
 
-    def rates(self, replicas: Replicas, at_once: Mapping[int, float]) -> Floats:
+    def rates(self, replicas: Replicas) -> Floats:
         """Answers a second while so many are computed at once, from 0 on; the last holds for all beyond.
 
         What was measured holds for the replicas that were there; others change it as they change the lowest bound.
@@ -132,9 +135,9 @@ class Way:
         alone = 1 / float(np.mean(self.work_s))
         bound, was = min(self.bounds(replicas).values()), min(self.bounds(self._measured).values())
         levels, measured = [0, 1], [0.0, alone]
-        if at_once:
+        if at_once := self.profile.at_once:
             levels += sorted(at_once)
-            measured += [at_once[many] * bound / was for many in sorted(at_once)]
+            measured += [float(np.median(at_once[many])) * bound / was for many in sorted(at_once)]
         else:
             levels.append(max(2, int(np.ceil(bound / alone))))
             measured.append(max(alone, bound))
@@ -145,7 +148,7 @@ class Way:
     def capacity(self, replicas: Replicas) -> float:
         """Requests a second that are answered for long."""
         ends = [one.slots * replicas[one.service] / _mean(one) for one in self.outside]
-        return min([float(self.rates(replicas, medians(self.profile))[-1]), *ends])
+        return min([float(self.rates(replicas)[-1]), *ends])
 
     def limit(self, replicas: Replicas) -> str:
         """What bounds the capacity, in words."""
@@ -156,9 +159,9 @@ class Way:
         name = min(bounds, key=bounds.__getitem__)
         if not name:
             inside = ", ".join(one.service for one in self.here if one.lives is Lives.SERVER)
-            return f"{inside} are one process, the server's, which has one core and cannot be given more"
+            return f"the server's process ({inside}, with vector_store): it is one, has one core, and cannot be scaled"
         if name == "cores":
-            return f"the {self.profile.cores} cores of this machine"
+            return f"{_cores(self.profile)} of this machine"
         return f"{name} works on one batch at a time in each of its replicas"
 
 
@@ -168,7 +171,19 @@ def p95(way: Way, replicas: Replicas, goal: Goal, seed: int) -> float:
 
 def response_s(way: Way, replicas: Replicas, goal: Goal, seed: int) -> Floats:
     """Seconds that each of ``REQUESTS`` takes, its waits included; the first tenth, while queues fill, left out."""
-    return _response_s(way, replicas, medians(way.profile), goal, seed)
+    rng = np.random.default_rng(seed)
+    shape = 1 / goal.cv**2
+    arrivals = np.cumsum(rng.gamma(shape, 1 / (shape * goal.rate), REQUESTS))
+    return answered_s(way, replicas, arrivals, rng)[REQUESTS // 10 :]
+
+
+def answered_s(way: Way, replicas: Replicas, arrivals: Floats, rng: np.random.Generator) -> Floats:
+    """Seconds that the requests take that come at these times, in order; what each needs is drawn."""
+    drawn = rng.integers(way.profile.calls, size=len(arrivals))
+    ends = shared(arrivals, way.work_s[drawn], way.rates(replicas))
+    for one in way.outside:
+        ends = queued(ends, np.array(one.service_s)[drawn], one.slots * replicas[one.service])
+    return ends - arrivals
 
 
 def shared(arrivals: Floats, work_s: Floats, rates: Floats) -> Floats:
@@ -207,21 +222,6 @@ def queued(arrivals: Floats, work_s: Floats, slots: int) -> Floats:
         ends[place] = end = max(float(arrivals[place]), free[0]) + float(work_s[place])
         heapreplace(free, end)
     return ends
-
-
-def medians(profile: Profile) -> dict[int, float]:
-    return {many: float(np.median(rates)) for many, rates in profile.at_once.items()}
-
-
-def _response_s(way: Way, replicas: Replicas, at_once: Mapping[int, float], goal: Goal, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    shape = 1 / goal.cv**2
-    arrivals = np.cumsum(rng.gamma(shape, 1 / (shape * goal.rate), REQUESTS))
-    drawn = rng.integers(way.profile.calls, size=REQUESTS)
-    ends = shared(arrivals, way.work_s[drawn], way.rates(replicas, at_once))
-    for one in way.outside:
-        ends = queued(ends, np.array(one.service_s)[drawn], one.slots * replicas[one.service])
-    return (ends - arrivals)[REQUESTS // 10 :]
 
 
 def _spread(way: Way, replicas: Replicas, goal: Goal, seed: int) -> tuple[float, float]:
@@ -271,14 +271,24 @@ def _notes(way: Way, replicas: Replicas) -> tuple[str, ...]:
             )
         elif replicas[one.service] >= way.fed(one):
             found.append(
-                f"{profile.cores} cores, of which the server takes one, feed no more than {way.fed(one)} of "
-                f"{one.service}; more would only slow each other down"
+                f"no more than {way.fed(one)} of {one.service}: {_cores(profile)} feed no more beside the server, and "
+                "what gets no core slows the others down"
             )
     for one in way.outside:
         found.append(f"{one.service} is asked elsewhere: that it is as fast when asked more at once is assumed")
-    if profile.source.others:
-        found.append(f"{profile.source.others} other questions were answered during the measurement, which slowed it")
+    source = profile.source
+    if source.other_questions:
+        found.append(f"{source.other_questions} other questions were answered during the measurement, which slowed it")
+    if source.other_cores is not None and profile.cores and source.other_cores > DISTURBED * profile.cores:
+        found.append(
+            f"other programs kept {source.other_cores:.1f} of {profile.cores} cores busy during the measurement, which "
+            "slowed it; measure again when the machine is quiet"
+        )
     return tuple(found)
+
+
+def _cores(profile: Profile) -> str:
+    return "cores that could not be seen" if profile.cores is None else f"the {profile.cores} cores"
 
 
 def _mean(one: Measured) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ragworks.errors import InvalidInput
+
+T = TypeVar("T")
 
 FORMAT = "ragworks profile 1"
 SERVER = "orchestration_api"
@@ -44,7 +46,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where, when and from what it was measured. ``others`` are questions that somebody else asked meanwhile."""
+    """Where, when and from what it was measured.
+
+    ``other_questions`` are those that somebody else asked meanwhile, ``other_cores`` were kept busy by other programs;
+    None where that could not be seen.
+    """
 
     machine: str = "unknown"
     version: str = "unknown"
@@ -52,16 +58,17 @@ class Source:
     kind: str = "unknown"
     server: str = "unknown"
     questions: str = "unknown"
-    others: int = 0
+    other_questions: int = 0
+    other_cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The services in the order of the way. ``at_once`` are answers a second, once a round, by how many were asked at
-    once; of those the parts that are ``Lives.OUTSIDE`` were left out."""
+    once; of those the parts that are ``Lives.OUTSIDE`` were left out. ``cores`` is None where they cannot be seen."""
 
     services: tuple[Measured, ...]
-    cores: int
+    cores: int | None
     at_once: Mapping[int, tuple[float, ...]]
     source: Source
 
@@ -115,14 +122,21 @@ def _profile(found: Mapping[str, Any]) -> Profile:
             Lives(one["lives"]),
             int(one["replicas"]),
             int(one["slots"]),
-            None if one["cpu_s"] is None else float(one["cpu_s"]),
-            None if one["memory_bytes"] is None else int(one["memory_bytes"]),
+            _known(float, one["cpu_s"]),
+            _known(int, one["memory_bytes"]),
         )
         for name, one in found["services"].items()
     )
     at_once = {int(many): tuple(map(float, rates)) for many, rates in found["at_once"].items()}
-    known = {name: type(default)(found[name]) for name, default in asdict(Source()).items()}
-    return Profile(services, int(found["cores"]), at_once, Source(**known))
+    known = {name: str(found[name]) for name, default in asdict(Source()).items() if isinstance(default, str)}
+    source = Source(
+        **known, other_questions=int(found["other_questions"]), other_cores=_known(float, found["other_cores"])
+    )
+    return Profile(services, _known(int, found["cores"]), at_once, source)
+
+
+def _known(kind: Callable[[Any], T], value: Any) -> T | None:
+    return None if value is None else kind(value)
 
 
 def _fault(profile: Profile) -> str | None:
@@ -135,7 +149,7 @@ def _fault(profile: Profile) -> str | None:
             return f"{one.service} wants 1 replica and 1 slot or more"
         if one.cpu_s is not None and not (isfinite(one.cpu_s) and one.cpu_s >= 0):
             return f"cpu_s of {one.service} must not be negative, found {one.cpu_s}"
-    if profile.cores < 1:
+    if profile.cores is not None and profile.cores < 1:
         return f"cores must be 1 or more, found {profile.cores}"
     if not all(many > 1 and rates and all(map(_positive, rates)) for many, rates in profile.at_once.items()):
         return "at_once wants rates above 0 for 2 and more questions at once"

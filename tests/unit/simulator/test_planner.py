@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragworks.simulator.planner import Goal, Way, medians, plan, queued, response_s, shared
+from ragworks.simulator.planner import Goal, Way, plan, queued, response_s, shared
 from ragworks.simulator.profiles import Lives, Measured, Profile, Source
 
 EXPONENTIAL = tuple(np.random.default_rng(0).exponential(0.1, 5000))
@@ -28,11 +28,11 @@ def server(times=ALIKE, cpu_s=None):
     return Measured("orchestration_api", tuple(times), Lives.SERVER, cpu_s=cpu_s, memory_bytes=1000)
 
 
-def profile(*services, cores=2, at_once=None, others=0):
+def profile(*services, cores=2, at_once=None, source=None):
     """Where no server is given, one that takes no time."""
     if all(one.lives is not Lives.SERVER for one in services):
         services = (*services, server((1e-9,) * len(services[0].service_s)))
-    return Profile(services, cores, at_once or {}, Source(others=others))
+    return Profile(services, cores, at_once or {}, source or Source())
 
 
 def all_one(way):
@@ -129,7 +129,7 @@ def test_the_process_of_the_server_is_one_and_the_plan_says_so():
     assert not found.met
     assert found.p95_s is None
     assert replicas(found)["orchestration_api"] == 1
-    assert found.limit == "orchestration_api are one process, the server's, which has one core and cannot be given more"
+    assert found.limit.startswith("the server's process (orchestration_api, with vector_store): it is one")
 
 
 @settings(max_examples=15, deadline=None)
@@ -181,7 +181,10 @@ def test_a_load_that_no_number_of_replicas_answers_is_told_with_what_bounds_it()
     assert found.limit == "slow answers 1000 calls at once"
 
 
-def test_others_who_asked_meanwhile_are_told():
-    found = plan(profile(server(), others=7), Goal(1.0, 1.0))
+def test_what_disturbed_the_measurement_is_told():
+    found = plan(profile(server(), source=Source(other_questions=7, other_cores=0.5)), Goal(1.0, 1.0))
     assert any("7 other questions" in note for note in found.notes)
-    assert medians(profile(server(), at_once={2: (1.0, 5.0, 3.0)})) == {2: 3.0}
+    assert any("other programs kept 0.5 of 2 cores busy" in note for note in found.notes)
+    assert not plan(
+        profile(server((0.1,) * 99), at_once={2: (9.0,)}, source=Source(other_cores=0.1)), Goal(1.0, 1.0)
+    ).notes
