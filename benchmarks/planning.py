@@ -7,7 +7,7 @@ profile says it can do: questions at random times (Poisson), sent when they are 
 from when they were due. The first tenth is not counted. Asks are answered by a chat server on loopback that takes 0.2 s
 on average (lognormal, coefficient of variation 0.5), eight at once. `predicted` is what the plan says, `these` what the
 same model says of the very times at which the questions came: what lies between is chance, what lies between `these`
-and `measured` is the model's fault, or other programs'.
+and `measured` is the model's fault, or that of other programs, which kept `others` cores busy during the load.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from math import log
@@ -25,9 +26,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ragworks.bench.caller import Caller
-from ragworks.bench.machine import commit, machine
+from ragworks.bench.machine import busy_s, commit, machine
 from ragworks.bench.profile import Wanted, own_server, profile
 from ragworks.bench.questions import documents, taken, varied
 from ragworks.simulator.planner import Goal, Plan, Way, answered_s, plan
@@ -57,15 +59,19 @@ async def one_run(kind: str, seconds: float, calls: int, rng: Random) -> list[di
             async with own_server(Path(folder), ("--config", str(config))) as url:
                 measured = await profile(url, Wanted(kind, calls, slots={"generation_service": SLOTS}))
                 most = plan(measured, Goal(1e-3, PATIENT_S)).capacity
-                return [{"load": load, **await beside(measured, url, load * most, seconds, rng)} for load in LOADS]
+                own = psutil.Process(int(json.loads((Path(folder) / "data" / "server.json").read_text())["pid"]))
+                return [{"load": load, **await beside(measured, url, own, load * most, seconds, rng)} for load in LOADS]
 
 
-async def beside(measured: Profile, url: str, rate: float, seconds: float, rng: Random) -> dict[str, float]:
+async def beside(
+    measured: Profile, url: str, server: psutil.Process, rate: float, seconds: float, rng: Random
+) -> dict[str, float]:
     """One load, foreseen and met."""
     expected = plan(measured, Goal(rate, PATIENT_S))
     assert expected.p95_s is not None
     count = max(300, int(rate * seconds))
     arrivals = np.cumsum([rng.expovariate(rate) for _ in range(count)])
+    began, busy, own = time.perf_counter(), busy_s(), own_s(server)
     took = await loaded(url, measured.source.kind, arrivals.tolist(), rng)
     warm = count // 10
     return {
@@ -73,7 +79,15 @@ async def beside(measured: Profile, url: str, rate: float, seconds: float, rng: 
         "predicted_s": expected.p95_s,
         "these_s": of_these(measured, expected, arrivals, warm),
         "measured_s": float(np.quantile(took[warm:], 0.95)),
+        "others": (busy_s() - busy - own_s(server) + own) / (time.perf_counter() - began),
+        "others_in_profile": measured.source.other_cores or 0.0,
     }
+
+
+def own_s(server: psutil.Process) -> float:
+    """CPU seconds so far of the server, its children and this process."""
+    times = [one.cpu_times() for one in (server, *server.children(), psutil.Process())]
+    return sum(one.user + one.system for one in times)
 
 
 def of_these(measured: Profile, expected: Plan, arrivals: np.ndarray, warm: int) -> float:
@@ -102,7 +116,7 @@ async def loaded(url: str, kind: str, arrivals: Sequence[float], rng: Random) ->
 
 def summed_up(kind: str, load: float, rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     ratios = [row["predicted_s"] / row["measured_s"] for row in rows]
-    names = ("rate", "predicted_s", "these_s", "measured_s")
+    names = ("rate", "predicted_s", "these_s", "measured_s", "others", "others_in_profile")
     return {
         "kind": kind,
         "load": load,
@@ -169,11 +183,12 @@ def main() -> None:
         print(json.dumps({"machine": machine(), "commit": commit(), "loads": found}, indent=2))
         return
     print(f"{machine()}, commit {commit()}; p95 in ms, medians of {given.runs} runs")
-    print("kind    load  rate/s  predicted  these  measured  ratio  ratios of the runs")
+    print("kind    load  rate/s  predicted  these  measured  ratio  others  ratios of the runs")
     for one in found:
+        ms = [1e3 * one[name] for name in ("predicted_s", "these_s", "measured_s")]
         print(
-            f"{one['kind']:<7} {one['load']:>4.0%} {one['rate']:>7.1f} {1e3 * one['predicted_s']:>10.1f} "
-            f"{1e3 * one['these_s']:>6.1f} {1e3 * one['measured_s']:>9.1f} {one['ratio']:>6.2f}  {one['ratios']}"
+            f"{one['kind']:<7} {one['load']:>4.0%} {one['rate']:>7.1f} {ms[0]:>10.1f} {ms[1]:>6.1f} {ms[2]:>9.1f} "
+            f"{one['ratio']:>6.2f} {one['others']:>7.2f}  {one['ratios']}"
         )
 
 

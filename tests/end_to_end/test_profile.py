@@ -43,7 +43,7 @@ def test_a_running_server_is_measured_and_planned_from(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_where_no_server_runs_one_of_its_own_is_measured_and_nothing_is_left_of_it(tmp_path):
-    out, err = run(tmp_path, "bench", "profile", "--calls", CALLS, "--output", "p.json", "--json")
+    out, _ = run(tmp_path, "bench", "profile", "--calls", CALLS, "--output", "p.json", "--json")
     assert json.loads(out) == json.loads((tmp_path / "p.json").read_text())
     assert [one.name for one in tmp_path.iterdir()] == ["p.json"]
     run(tmp_path, "plan", "--profile", "p.json", "--rate", "0.5", "--p95", "30")
