@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ragworks import __version__, engines
+from ragworks import __version__, engines, tracing
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
@@ -223,6 +223,10 @@ class App:
         try:
             await asyncio.to_thread(self._parts.folder.open)
             self._resources.callback(self._parts.folder.close)
+            if self.settings.traces.enabled:
+                from ragworks.exporting import exporting  # late: who wants no traces does not wait for OpenTelemetry
+
+                await self._resources.enter_async_context(exporting(self.settings.traces))
             await asyncio.to_thread(self._parts.database.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.database.close)
             await asyncio.to_thread(self._parts.events.open)
@@ -289,6 +293,7 @@ class App:
         """
         outcome = "failed"
         with self._gate.inside(), self.questions.asked("ask", collection, question, key=key) as asked:
+            span = tracing.entry(f"ask {collection}", {"ragworks.collection": collection})
             pieces = answer(
                 collection,
                 question,
@@ -299,11 +304,12 @@ class App:
                 on_cited=self._cited,
             )
             try:
-                async for piece in pieces:
-                    if isinstance(piece, Answer):
-                        outcome = "abstained" if piece.abstained else "answered"
-                        asked.answer = piece = replace(piece, id=asked.key)
-                    yield piece
+                async with aclosing(tracing.streamed(span, pieces)) as traced:  # type: ignore[type-var]
+                    async for piece in traced:
+                        if isinstance(piece, Answer):
+                            outcome = "abstained" if piece.abstained else "answered"
+                            asked.answer = piece = replace(piece, id=asked.key)
+                        yield piece
             finally:
                 self.metrics.answer(outcome)
 

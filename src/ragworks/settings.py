@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ragworks import settings_otel as otel
 from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.settings_scaling import ScalingSettings, WorkerScalingSettings, check_scaling
@@ -263,6 +264,17 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSettings:
+    enabled: bool = setting(
+        False, "send spans by OTLP, as OTEL_* say; on if OTEL_EXPORTER_OTLP_ENDPOINT is set, never if OTEL_SDK_DISABLED"
+    )
+    capture_text: bool = setting(
+        False,
+        "put questions, passages and answers into spans; OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT if not set",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     vector_store: StoreSettings = field(default_factory=StoreSettings)
@@ -274,6 +286,7 @@ class Settings:
     events: EventSettings = field(default_factory=EventSettings)
     query_log: QueryLogSettings = field(default_factory=QueryLogSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
     implementations: Mapping[str, str] = field(
         default_factory=dict,
         metadata={
@@ -306,13 +319,15 @@ def load(
     """Settings from ``path`` (or ``./ragworks.toml`` if it is there), then the environment, then ``overrides``.
 
     ``profile`` (or RAGWORKS_PROFILE) names a table ``[profile.NAME]`` of the file that is laid over its base.
-    OPENAI_API_KEY and OPENAI_BASE_URL count as defaults. Raises InvalidSettings that names the key, what was found and
-    what is allowed.
+    OPENAI_API_KEY, OPENAI_BASE_URL and what OTEL_* say of traces count as defaults. Raises InvalidSettings that names
+    the key, what was found and what is allowed.
     """
     environ = os.environ if environ is None else environ
     values = _from_openai(environ)
+    merge(values, {"traces": otel.defaults(environ)})
     merge(values, _profiled(read_toml(path), profile or environ.get(PROFILE)))
     merge(values, from_environment(environ))
+    merge(values, {"traces": otel.forced(environ)})
     merge(values, overrides)
     settings: Settings = build(Settings, values, "")
     _check_replicas(settings)

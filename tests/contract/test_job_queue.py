@@ -352,3 +352,15 @@ async def test_documents_whose_bytes_are_indexed_already_are_forecast_as_unchang
         forecast=lambda work, job: seen.extend(work) or 0.0,
     )
     assert {one.kind: one.documents for one in seen} == {"unchanged": 2, "": 1}
+
+
+async def test_tasks_carry_the_span_that_submitted_them_over_every_attempt(storage: Opened) -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    await storage.jobs.accept("default", [incoming("traced")], ROOM, None, "", traceparent=parent)
+    await submit(storage, "untraced")
+    first = await storage.jobs.claim()
+    assert first
+    assert await storage.jobs.fail(first, Stage.PARSING, "worker_crashed", "it died", 0.0)
+    await storage.jobs.recover()
+    seen = {task.document_id: task.traceparent for _ in range(2) if (task := await storage.jobs.claim())}
+    assert (first.traceparent, seen) == (parent, {"traced": parent, "untraced": None})

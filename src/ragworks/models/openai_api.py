@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.control_protocols import EndpointFailed, Endpoints
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
 from ragworks.models.endpoints import EndpointClient, RequestRefused
@@ -124,6 +125,8 @@ class OpenAIEmbedder:
                 f"{url} answered {len(order)} vectors for {count} texts, with the indices {_shortened(order)}: which "
                 "text is whose cannot be told"
             )
+        if isinstance(usage := body.get("usage"), dict) and type(tokens := usage.get("prompt_tokens")) is int:
+            tracing.note("ragworks.batch.tokens", tokens)
         sizes = {len(row) for row in found.values()}
         if len(sizes) != 1 or (self.dimension and sizes != {self.dimension}) or sizes == {0}:
             expected = self.dimension or "any one number of"

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from ragworks import tracing
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
@@ -22,6 +23,7 @@ from ragworks.records import OpenWork, Requeued
 from ragworks.services.submitting import Intake
 from ragworks.settings import ProcessorSettings
 from ragworks.storage_protocols import Blobs, JobQueue
+from ragworks.tracing import OFF, Off, Span
 from ragworks.types import (
     DeadLetter,
     Health,
@@ -220,9 +222,10 @@ class DocumentProcessor:
 
         embedder = WatchedEmbedder(self._embedder, attempt, self._model_time)
         attempt.wait_for(WORKER)
-        done = await ingest(attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered)
-        timer.end()
-        return done
+        with timer:
+            return await ingest(
+                attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered
+            )
 
     def _ended(self, task: Task, outcome: Outcome, seconds: float) -> None:
         self._on_document(outcome)
@@ -341,20 +344,33 @@ class DocumentProcessor:
 
 
 class _StageTimer:
-    """Seconds spent in each stage, told as the next one begins."""
+    """Seconds spent in each stage, told as the next one begins; and a span of each, also of one that failed."""
 
     def __init__(self, clock: Clock, tell: OnStageEnd) -> None:
         self._clock, self._tell = clock, tell
+        self._attempt = tracing.current()
         self._stage: Stage | None = None
+        self._span: Span | Off = OFF
         self._since = 0.0
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._span.end(error)
+        tracing.resume(self._attempt)
+        if error is None:
+            self._end()
 
     def enter(self, stage: Stage) -> None:
         if stage == self._stage:  # a sign of progress within it
             return
-        self.end()
+        self._end()
         self._stage, self._since = stage, self._clock.monotonic()
+        self._span = tracing.below(self._attempt, stage)
+        tracing.resume(self._span if isinstance(self._span, Span) else self._attempt)
 
-    def end(self) -> None:
+    def _end(self) -> None:
+        self._span.end()
         if self._stage is not None:
             self._tell(self._stage, self._clock.monotonic() - self._since)
             self._stage = None

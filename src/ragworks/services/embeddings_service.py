@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import gen_ai
 from ragworks.errors import NotReady
 from ragworks.policies.filling import fill
 from ragworks.protocols import Clock, StoredVectors
@@ -75,6 +76,7 @@ class EmbeddingsService:
     ) -> None:
         self._settings, self._engine, self._stored = settings, engine, stored
         self._clock, self._on_embedded, self._on_batch, self._width = clock, on_embedded, on_batch, width
+        self._provider = "openai" if settings.endpoint.model else gen_ai.OURS
         config = settings.cache_config
         size = config.max_size if settings.cache_enabled else 0
         self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
@@ -111,10 +113,17 @@ class EmbeddingsService:
 
         ``truncated`` names texts over the model's limit; a vector that the store already held says nothing of it.
         """
-        started, card = self._clock.monotonic(), self._running()
+        card = self._running()
+        with gen_ai.embeddings(self._settings.model, self._provider, len(texts), card.dimension) as span:
+            result = await self._embed_texts(card, texts, cache_key_prefix, kind)
+            gen_ai.embedded(span, result)
+        return result
+
+    async def _embed_texts(self, card: ModelCard, texts: Sequence[str], prefix: str, kind: TextKind) -> Embeddings:
+        started = self._clock.monotonic()
         failed = [FailedText(at, reason) for at, text in enumerate(texts) if (reason := _unusable(text))]
         bad = {item.index for item in failed}
-        keys = {at: self.embedding_key(text, kind, cache_key_prefix) for at, text in enumerate(texts) if at not in bad}
+        keys = {at: self.embedding_key(text, kind, prefix) for at, text in enumerate(texts) if at not in bad}
         found, computed = await self._resolve({key: texts[at] for at, key in keys.items()}, kind)
         lost = ((at, found[key]) for at, key in keys.items() if found[key].vector is None)
         failed += [FailedText(at, one.reason, one.transient, one.retry_after_s) for at, one in lost]

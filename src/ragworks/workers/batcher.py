@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.errors import NotReady, RagworksError
 from ragworks.policies.batching import BatchSettings, WaitingText, choose
 from ragworks.protocols import Clock, Model
@@ -69,6 +70,7 @@ class _Call:
     entered: int = 0
     inside: int = 0
     open: int = 0
+    span: tracing.Context | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -139,7 +141,9 @@ class Batcher:
         if not texts:
             return []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        call = _Call(texts, kind, self._clock.monotonic(), [None] * len(texts), done, open=len(texts))
+        call = _Call(
+            texts, kind, self._clock.monotonic(), [None] * len(texts), done, open=len(texts), span=tracing.current()
+        )
         self._calls[call] = None
         self._changed.set()
         try:
@@ -209,9 +213,16 @@ class Batcher:
     async def _run(self, batch: list[_Waiting]) -> None:
         for item in batch:
             del self._line[item]
+        calls, tokens = {item.call for item in batch}, sum(min(item.tokens, self._model.max_tokens) for item in batch)
+        seen: tracing.Attributes = {
+            "ragworks.batch.texts": len(batch),
+            "ragworks.batch.calls": len(calls),
+            "ragworks.batch.tokens": tokens,
+        }
         began = self._clock.monotonic()
-        vectors = await self._in_thread(self._vectors, batch)
-        tokens = sum(min(item.tokens, self._model.max_tokens) for item in batch)
+        with tracing.shared("batch", (call.span for call in calls), seen) as span:
+            vectors = await self._in_thread(self._vectors, batch)
+            span.set("ragworks.batch.failed", sum(isinstance(vector, Exception) for vector in vectors))
         self.untold.append(Batch(tokens, self._clock.monotonic() - began))
         self._count(vectors)
         for item, vector in zip(batch, vectors, strict=True):

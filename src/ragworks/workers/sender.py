@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.errors import EmbeddingFailed, EndpointUnavailable, NotReady, RagworksError
 from ragworks.policies.filling import fill
 from ragworks.policies.retrying import BudgetSettings, again, earned
@@ -43,6 +44,7 @@ class _Waiting:
     size: int
     truncated: bool
     result: asyncio.Future[Embedded]
+    span: tracing.Context | None
 
 
 class Sender:
@@ -123,7 +125,8 @@ class Sender:
         raw, limit = text.encode(), self._model.max_bytes
         if len(raw) > limit:
             text = raw[:limit].decode(errors="ignore")  # ignores the character that the cut left in two
-        return _Waiting(text, min(len(raw), limit), len(raw) > limit, asyncio.get_running_loop().create_future())
+        result: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        return _Waiting(text, min(len(raw), limit), len(raw) > limit, result, tracing.current())
 
     def _take(self, kind: TextKind) -> list[_Waiting]:
         """The texts of the next request; those whose caller has gone are dropped."""
@@ -151,7 +154,10 @@ class Sender:
             try:
                 patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
                 until = began + patience_s
-                rows = await self._embedded([item.text for item in batch], kind, until)
+                seen: tracing.Attributes = {"ragworks.batch.texts": len(batch)}
+                with tracing.shared("batch", (item.span for item in batch), seen) as span:
+                    rows = await self._embedded([item.text for item in batch], kind, until)
+                    span.set("ragworks.batch.failed", sum(isinstance(row, Exception) for row in rows))
             except asyncio.CancelledError:
                 _give_up(batch)
                 raise
@@ -206,6 +212,7 @@ class Sender:
                     message = f"{error}; given up: {decision.reason}"
                     raise EndpointUnavailable(message, error.retry_after_s) from error
                 self._saved -= 0.0 if error.asked else 1.0
+                tracing.event("retry", {"error.type": error.code, "ragworks.reason": decision.reason})
                 await self._clock.sleep(decision.delay_s)
             else:
                 self._saved = earned(self._budget, self._saved)
