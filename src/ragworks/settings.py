@@ -76,6 +76,9 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
+    max_questions: int = setting(
+        128, "searches and asks that a server answers at once; the next one gets 429 and Retry-After", low=1
+    )
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
@@ -144,6 +147,9 @@ class EndpointSettings:
     max_text_bytes: int = setting(
         24 * 1024, "bytes of one text that are sent; what is longer is cut and said so", low=64
     )
+    input_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens cost, in any currency, for the metric rag_cost_total; 0 leaves it out", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,12 @@ class ChatSettings:
     timeout_s: float = setting(60.0, "seconds that an endpoint may be silent, and that a question waits", low=0.05)
     max_tokens: int = setting(1024, "tokens of an answer at most", low=1)
     temperature: float = setting(0.0, "randomness of the answer", low=0, high=2)
+    input_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens that it reads cost, in any currency, for the metric rag_cost_total", low=0
+    )
+    output_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens that it writes cost, in the same currency", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)

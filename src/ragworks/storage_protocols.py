@@ -204,6 +204,10 @@ class JobQueue(Protocol):
         """When the document that has waited longest was submitted, seconds since the epoch; None when none waits."""
         ...
 
+    async def dead(self) -> int:
+        """How many ``dead_letters`` there are."""
+        ...
+
     async def claim(self, held: Iterable[str] = ()) -> Task | None:
         """The next task, leased to this attempt, fair between collections and jobs; None when none may start.
 

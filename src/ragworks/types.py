@@ -346,17 +346,6 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """What an embedding engine made of texts: ``vectors[i]``, float32 of unit length, is text i's; a row is NaN where
-    ``failed`` names it. ``batch_sizes[i]`` texts shared its batch."""
-
-    vectors: Vectors
-    failed: tuple[FailedText, ...]
-    truncated: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CacheReport:
     """What the embedding cache holds in memory, and what its tiers saved since the start.
 

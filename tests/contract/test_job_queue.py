@@ -253,6 +253,7 @@ async def test_dead_letters_of_all_jobs_are_listed_latest_first_page_by_page(sto
     second = await storage.jobs.dead_letters(2, first.last_id)
     assert [one.id for one in (*first.data, *second.data)] == ["c", "b", "a"]
     assert (first.has_more, second.has_more) == (True, False)
+    assert await storage.jobs.dead() == 3
     letter = first.data[0]
     assert (letter.error_code, letter.error_message, letter.attempts) == ("corrupt_document", "c is cut off", 1)
     assert (letter.stage, letter.failed_at) == (Stage.PARSING, storage.clock.now())
@@ -279,6 +280,7 @@ async def test_what_waits_for_another_attempt_or_was_submitted_again_is_no_dead_
     await fail(storage)
     await submit(storage, "b")
     assert (await storage.jobs.dead_letters(10, None)).data == ()
+    assert await storage.jobs.dead() == 0
 
 
 async def test_a_failed_document_is_not_retried_beside_a_newer_submission_of_it(storage: Opened) -> None:

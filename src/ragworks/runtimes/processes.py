@@ -85,8 +85,8 @@ class WorkerPool:
         return {"alive": len(self._workers), "busy": busy, "waiting": self._waiting, **self._counts}
 
     def pids(self) -> list[int]:
-        """The process ids of the children that are alive."""
-        return [worker.pid for worker in self._workers]
+        """The process ids of the children that are alive; from any thread."""
+        return [worker.pid for worker in tuple(self._workers)]
 
     def workers(self) -> list[WorkerReport]:
         """Each worker that is alive; its CPU is that since it was last asked."""

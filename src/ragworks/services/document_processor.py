@@ -86,7 +86,8 @@ class DocumentProcessor:
         self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
-        self._oldest_s = 0.0
+        self._oldest_at: float | None = None
+        self._dead: int | None = None
         self._ended_at = clock.monotonic()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
@@ -106,7 +107,7 @@ class DocumentProcessor:
 
     async def initialize(self) -> None:
         self._ended_at = self._clock.monotonic()
-        await self._intake.look()
+        await self._look()
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
             self._learnt = learn(self._learnt, cost)
@@ -140,15 +141,23 @@ class DocumentProcessor:
         failure = self._runner.failure if self._runner else None
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
-        await self._intake.look()
-        oldest_at = await self._queue.oldest_at()
-        self._oldest_s = 0.0 if oldest_at is None else max(0.0, self._clock.now() - oldest_at)
+        await self._look()
         self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
         found, details = self._stuck(), dict(self.stats())
         if found:
             details["reason"] = found.reason
         status = found.health if found else Health.HEALTHY
         return ServiceHealth(NAME, status, error_count=self._counts["processing_errors"], details=details)
+
+    async def _look(self) -> None:
+        """Read what ``stats`` tells of the queue, which must not wait for the disk."""
+        await self._intake.look()
+        self._oldest_at = await self._queue.oldest_at()
+        self._dead = await self._queue.dead()
+
+    @property
+    def _oldest_s(self) -> float:
+        return 0.0 if self._oldest_at is None else max(0.0, self._clock.now() - self._oldest_at)
 
     def _stuck(self) -> Signal | None:
         quiet_s = self._clock.monotonic() - self._ended_at
@@ -163,6 +172,7 @@ class DocumentProcessor:
             "queue_size": self._intake.load.documents,
             "queue_bytes": self._intake.load.size_bytes,
             "oldest_waiting_s": self._oldest_s,
+            "dead_letters": self._dead,
             "running": running,
             **self._estimate_errors,
         }

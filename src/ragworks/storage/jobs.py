@@ -103,6 +103,13 @@ class SqliteJobs:
 
         return await self._database.read(work)
 
+    async def dead(self) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            counted = f"SELECT count(*) FROM tasks WHERE state = 'failed' AND NOT {SUPERSEDED}"
+            return int(db.execute(counted).fetchone()[0])
+
+        return await self._database.read(work)
+
     # working
 
     async def claim(self, held: Iterable[str] = ()) -> Task | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -19,7 +20,7 @@ from ragworks.policies.filling import fill
 from ragworks.policies.retrying import BudgetSettings, again, earned
 from ragworks.protocols import Clock, RemoteModel
 from ragworks.types import TextKind, Vectors
-from ragworks.workers.batcher import Embedded, checked
+from ragworks.workers.batcher import MOST_BATCHES, Batch, Embedded, checked
 
 Rows = list[NDArray[np.float32] | Exception]
 
@@ -74,6 +75,7 @@ class Sender:
         self._arrived = {kind: asyncio.Event() for kind in self._lines}
         self._tasks: list[asyncio.Task[None]] = []
         self.batches = 0
+        self.untold: deque[Batch] = deque(maxlen=MOST_BATCHES)
         self.failures_in_a_row = 0
         self.last_failure = ""
 
@@ -148,9 +150,10 @@ class Sender:
                 self._arrived[kind].clear()
                 await self._arrived[kind].wait()
                 continue
+            began = self._clock.monotonic()
             try:
                 patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
-                until = self._clock.monotonic() + patience_s
+                until = began + patience_s
                 seen: tracing.Attributes = {"ragworks.batch.texts": len(batch)}
                 with tracing.shared("batch", (item.span for item in batch), seen) as span:
                     rows = await self._embedded([item.text for item in batch], kind, until)
@@ -158,6 +161,7 @@ class Sender:
             except asyncio.CancelledError:
                 _give_up(batch)
                 raise
+            self.untold.append(Batch(None, self._clock.monotonic() - began))
             self._count(rows)
             for item, row in zip(batch, rows, strict=True):
                 _settle(item, _outcome(row, item, len(batch)))

@@ -291,6 +291,21 @@ async def test_any_interleaving_of_callers_cancels_and_bad_texts_gives_each_its_
             )
 
 
+async def test_each_batch_is_remembered_with_its_tokens_as_the_model_reads_them_and_its_time():
+    model, clock = ScriptedModel(), FakeClock()
+    model.max_tokens = 3
+    async with running(model, clock=clock) as batcher:
+        model.gate.clear()
+        call = asyncio.create_task(batcher.embed(["one two", "a text that is cut"], "passage"))
+        await until(lambda: model.batches)
+        await clock.advance(0.5)
+        model.gate.set()
+        await call
+        [batch] = batcher.untold
+    tokens = sum(min(3, one) for one in model.lengths(["one two", "a text that is cut"], "passage"))
+    assert (batch.tokens, batch.seconds) == (tokens, 0.5)
+
+
 async def test_a_batch_is_a_span_of_each_call_that_has_texts_in_it():
     model = ScriptedModel()
 

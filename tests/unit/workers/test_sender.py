@@ -270,6 +270,18 @@ async def test_every_text_is_answered_once_and_in_its_callers_order_whatever_fai
         assert sender.waiting == 0
 
 
+async def test_each_request_is_remembered_with_its_time_retries_included_and_tokens_that_nobody_knows():
+    clock = FakeClock()
+    async with running(ScriptedEndpoint(down(1.0)), clock) as sender:
+        call = asyncio.create_task(sender.embed(["one", "two"], "passage"))
+        await settle()
+        await clock.advance(2.0)
+        await call
+        [batch] = sender.untold
+    assert batch.tokens is None
+    assert batch.seconds >= 1.0
+
+
 async def test_a_request_is_a_span_of_each_caller_whose_texts_are_in_it_and_its_retries_are_told():
     clock, model = FakeClock(), ScriptedEndpoint(down(2.0))
 
