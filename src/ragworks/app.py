@@ -221,12 +221,13 @@ class App:
         Raises DataFolderLocked, DataFolderNewer, StorageFull.
         """
         try:
-            await asyncio.to_thread(self._parts.folder.open)
-            self._resources.callback(self._parts.folder.close)
             if self.settings.traces.enabled:
                 from ragworks.exporting import exporting  # late: who wants no traces does not wait for OpenTelemetry
 
+                # First, so that the folder is free again while the last spans are still sent.
                 await self._resources.enter_async_context(exporting(self.settings.traces))
+            await asyncio.to_thread(self._parts.folder.open)
+            self._resources.callback(self._parts.folder.close)
             await asyncio.to_thread(self._parts.database.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.database.close)
             await asyncio.to_thread(self._parts.events.open)

@@ -82,9 +82,9 @@ def one(spans: list[Span], name: str) -> Span:
     return found[0]
 
 
-def in_trace(collector: Collector, trace: str, last: str) -> list[Span]:
-    """The spans of a trace, once its last one is there; all others ended before it, or came with it."""
-    seen = collector.wait(lambda spans: any(span.trace == trace and span.name == last for span in spans))
+def in_trace(collector: Collector, trace: str, *last: str) -> list[Span]:
+    """The spans of a trace, once its last ones are there: the others ended before them, and came no later."""
+    seen = collector.wait(lambda spans: {span.name for span in spans if span.trace == trace} >= set(last))
     return [span for span in seen if span.trace == trace]
 
 
@@ -131,7 +131,7 @@ def test_spans_carry_what_the_environment_says_of_their_server(served: Served, c
 def test_an_ingest_is_one_trace_from_the_request_to_storing(served: Served, collector: Collector) -> None:
     trace = "3" * 32
     job = submit(served.url, "boat", traceparent=f"00-{trace}-{'4' * 16}-01")
-    spans = in_trace(collector, trace, "process_document")
+    spans = in_trace(collector, trace, "process_document", "POST /v1/collections/{name}/documents")
     attempt = one(spans, "process_document")
     assert path(spans, attempt) == ["POST /v1/collections/{name}/documents", "submit default", "process_document"]
     assert [span.name for span in sorted(spans, key=lambda span: span.start_ns) if span.parent == attempt.id] == STAGES

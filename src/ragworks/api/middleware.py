@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragworks import tracing
 from ragworks.api.problems import describe, respond
-from ragworks.control.metrics import Metrics
+from ragworks.control.metrics import METHODS, Metrics
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import NotReady, RagworksError, SubmissionTooLarge
 from ragworks.tracing import OFF, Off, Span
@@ -221,21 +221,22 @@ def _traced(scope: Scope) -> Span | Off:
     """The span of a request, which may go on with a trace of its caller. Probes make none."""
     if not tracing.is_on() or scope["path"] in QUIET_ROUTES:
         return OFF
+    known = scope["method"] in METHODS
     attributes: tracing.Attributes = {
-        "http.request.method": scope["method"],
+        "http.request.method": scope["method"] if known else "_OTHER",
         "url.path": scope["path"],
         "url.scheme": scope["scheme"],
         "ragworks.request_id": scope["request_id"],
     }
     parent = tracing.parsed(Headers(scope=scope).get("traceparent"))
-    return tracing.entry(scope["method"], attributes, "server", parent)
+    return tracing.entry(scope["method"] if known else "HTTP", attributes, "server", parent)
 
 
 def _note(span: Span | Off, scope: Scope, status: int | None) -> None:
     if isinstance(span, Off):
         return
     if (route := _route(scope)) != UNMATCHED:
-        span.name = f"{scope['method']} {route}"
+        span.name = f"{span.name} {route}"
         span.set("http.route", route)
     if status is not None:
         span.set("http.response.status_code", status)

@@ -156,7 +156,7 @@ class Webhooks:
             body = json.dumps(self._payload(job), ensure_ascii=False).encode()
             reply = await self._post(due, body)
         except Exception as error:  # a fault of ours in one delivery must not end the others
-            log.exception("webhook_crashed", action="webhook_crashed", job=due.job_id)
+            log.exception("webhook_crashed", action="webhook_crashed", job_id=due.job_id)
             reply = Reply(None, f"{type(error).__name__}: {error}")
         verdict = decide(reply, due.attempts + 1, self._rng)
         await self._record(due, verdict)
@@ -245,7 +245,7 @@ def _problem(url: str) -> str | None:
 
 def _log(due: DueWebhook, verdict: Verdict) -> None:
     # The host alone: what else is in a URL may be the receiver's secret.
-    fields = {"job": due.job_id, "webhook": due.id, "receiver": httpx.URL(due.url).host, "attempt": due.attempts + 1}
+    fields = {"job_id": due.job_id, "webhook": due.id, "receiver": httpx.URL(due.url).host, "attempt": due.attempts + 1}
     action = f"webhook_{verdict.outcome}"
     if verdict.outcome == "delivered":
         log.info(action, action=action, **fields)

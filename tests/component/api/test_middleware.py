@@ -9,6 +9,7 @@ import structlog
 from component.api.fake_app import FakeApp
 from ragworks.api import application
 from ragworks.api.server import create_api
+from recorded_traces import RecordedTraces
 
 SEARCH = "/v1/collections/default/search"
 
@@ -61,6 +62,32 @@ async def test_each_request_is_one_log_event(client: httpx.AsyncClient) -> None:
     assert (event["event"], event["route"], event["status"]) == ("request", "/v1/jobs/{job_id}", 404)
     assert event["request_id"] == answer.headers["x-request-id"]
     assert event["seconds"] >= 0
+
+
+async def test_a_request_is_a_span_named_by_its_route_and_a_probe_is_none(client: httpx.AsyncClient) -> None:
+    with RecordedTraces() as traces:
+        for path in ("/livez", "/readyz", "/metrics", "/v1/jobs/none", "/nowhere"):
+            await client.get(path)
+        await client.request("BREW", "/nowhere")
+    seen = [(one.name, one.attributes.get("http.response.status_code"), one.error) for one in traces.ended]
+    assert seen == [("GET /v1/jobs/{job_id}", 404, ""), ("GET", 404, ""), ("HTTP", 404, "")]
+    assert traces.ended[2].attributes["http.request.method"] == "_OTHER"
+
+
+async def test_a_fault_fails_the_span_of_its_request(client: httpx.AsyncClient, app: FakeApp) -> None:
+    app.retrieval_service.error = ZeroDivisionError("inside")
+    with RecordedTraces() as traces:
+        await client.post(SEARCH, json={"query": "q"})
+    assert (traces.named("POST /v1/collections/{name}/search").error, "inside" in repr(traces.ended)) == ("500", False)
+
+
+async def test_a_traceparent_that_is_none_begins_a_trace(client: httpx.AsyncClient) -> None:
+    with RecordedTraces() as traces:
+        for header in ("nonsense", f"00-{'a' * 32}-{'b' * 16}-01"):
+            await client.get("/v1/jobs/none", headers={"traceparent": header})
+    first, second = traces.ended
+    assert (first.parent_id, second.parent_id) == (0, int("b" * 16, 16))
+    assert (first.trace_id != second.trace_id, second.trace_id) == (True, int("a" * 32, 16))
 
 
 async def test_an_unexpected_error_is_logged_once_with_traceback_and_told_without(
