@@ -16,6 +16,9 @@ STARTUP_S = 2.0
 CALMS = 2
 """Stable durations that ``target`` and ``predictive`` wait before they take replicas away: they may take several."""
 
+INTERVALS = 2
+"""Over which those two average the load: whoever looks more often wants to know sooner that it has changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleUpSettings:
@@ -84,7 +87,9 @@ def spec(settings: ScalingSettings, bounds: tuple[int, int], max_fed: int | None
             ScaleDown(**{one.name: getattr(down, one.name) for one in fields(ScaleDown)}),
             settings.stable_duration,
         ),
-        target=TargetSettings(calm_s=CALMS * settings.stable_duration),
+        target=TargetSettings(
+            window_s=INTERVALS * settings.monitoring_interval, calm_s=CALMS * settings.stable_duration
+        ),
     )
 
 
