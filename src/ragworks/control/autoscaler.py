@@ -123,7 +123,9 @@ class Autoscaler:
                 continue
             due = self._clock.monotonic() + self._spec.monitoring_interval
             try:
-                if not self.pinned:
+                if self.pinned:
+                    self._measured(self._clock.monotonic())  # nobody decides about what went on meanwhile
+                else:
                     self.tick()
             except Exception:  # a service that nobody scales any more would be noticed too late
                 log.exception("scaling_failed", action="scaling_failed", service=self._service)

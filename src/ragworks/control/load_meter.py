@@ -27,6 +27,8 @@ class LoadMeter:
     def sample(self, now: float) -> tuple[Sequence[ReplicaView], int]:
         """Look at the replicas and at who waits; what is seen stands for the time since the last look."""
         views, waiting = self._views(now), self._waiting()
+        if self._sampled_at is None:
+            self._ended(views)  # what went before is of no interval
         span = now - self._sampled_at if self._sampled_at is not None else 0.0
         self._sampled_at = now
         serving = [view for view in views if view.life is not Life.DRAINING]

@@ -256,3 +256,29 @@ def test_without_any_replica_slots_are_those_that_were_seen_last():
     assert found == Load(
         1, 0, 4, concurrency=7.0, queue_size=7, arrived=None, completed=0, service_s=None
     )  # fmt: skip
+
+
+async def test_after_a_pin_only_the_last_interval_counts(scaler, group, clock):
+    """The meter went on adding up while nobody asked it, and the first decision was about the mean of hours."""
+    service = Service()
+    scaler._meter = service.meter
+    scaler.pin()
+    service.views = [view(4)]
+    await clock.advance(3 * 3600)
+    service.views = [view(0)]
+    await clock.advance(60)
+    scaler.unpin()
+    await clock.advance(30)
+    assert scaler.last.seen.concurrency == 0.0
+
+
+def test_calls_of_before_the_first_look_are_not_of_its_interval():
+    """What a service did before anyone watched took no time that anyone saw: its calls seemed to take none."""
+    service = Service()
+    service.traffic = {"a": Traffic(1000, 0, 1000.0)}
+    service.meter.sample(0.0)
+    service.views = [view(1)]
+    service.meter.sample(15.0)
+    service.traffic = {"a": Traffic(1030, 0, 1030.0)}
+    found = service.meter.measured(30.0, 1)
+    assert (found.completed, found.service_s) == (30, pytest.approx(1.0))
