@@ -92,13 +92,16 @@ async def ingesting(data: Path) -> AsyncIterator[Ingesting]:
         log={"level": "error"},
     )
     app = build(settings)
-    async with app, ListeningServer(app, "127.0.0.1", 0) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http:
-            made = Ingesting(app, http)
-            try:
-                yield made
-            finally:
-                made.thaw()
+    async with (
+        app,
+        ListeningServer(app, "127.0.0.1", 0) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http,
+    ):
+        made = Ingesting(app, http)
+        try:
+            yield made
+        finally:
+            made.thaw()
 
 
 async def test_workers_come_with_the_documents_that_wait_and_go_after_them_and_break_no_lease(tmp_path: Path) -> None:
