@@ -82,7 +82,8 @@ def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: floa
     settings = spec.target
     needed = replicas(spec, load, seen.slots, state.service_s)
     latest = state.load[-1][1]
-    if latest > settings.panic * seen.instances * seen.slots:
+    # Of what would be left: a burst that so many could not take is no reason to have them and then add more again.
+    if latest > settings.panic * needed * seen.slots:
         rushed = ceil(latest / seen.slots - 1e-9)
         if rushed > needed:
             needed, said = rushed, f"a burst of {latest:.1f} calls at once"
