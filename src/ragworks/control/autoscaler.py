@@ -116,12 +116,13 @@ class Autoscaler:
     async def _watch(self) -> None:
         due = self._clock.monotonic() + self._spec.monitoring_interval
         while True:
-            left = due - self._clock.monotonic()
-            if left > 0:
-                await self._clock.sleep(min(SAMPLE_S, left))
+            now = self._clock.monotonic()
+            due = min(due, now + self._spec.monitoring_interval)  # also on a clock that was set back
+            if due > now:
+                await self._clock.sleep(min(SAMPLE_S, due - now))
                 self._sampled()
                 continue
-            due = self._clock.monotonic() + self._spec.monitoring_interval
+            due = now + self._spec.monitoring_interval
             try:
                 if self.pinned:
                     self._measured(self._clock.monotonic())  # nobody decides about what went on meanwhile
