@@ -83,7 +83,7 @@ async def scaled(folder: Path) -> AsyncIterator[Scaled]:
     async with embedding_server() as models:
         # Child processes import what this one can.
         paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        given = {"PYTHONPATH": paths, waiting_engines.URL: models.url}
+        given = {"PYTHONPATH": paths, waiting_engines.URL: models.url, waiting_engines.BROKEN: str(folder / "broken")}
         server = await asyncio.to_thread(lambda: Served(folder, **given))
         try:
             limits = httpx.Limits(max_connections=None)
@@ -139,6 +139,31 @@ async def test_a_server_that_is_stopped_while_it_grows_answers_what_it_took_and_
         assert await stopped == 0, "".join(at.server.lines)
         assert await at.answers() == [200] * 6
     assert not any(child.is_running() for child in children)
+
+
+async def test_replicas_that_never_become_ready_are_named_and_tried_ever_more_rarely_while_the_rest_serves(
+    tmp_path: Path,
+) -> None:
+    async with scaled(tmp_path) as at:
+        (tmp_path / "broken").touch()
+        at.models.silent = asyncio.Event()
+        at.call(6)
+        async with asyncio.timeout(DEADLINE_S):
+            while len([one for one in (await at.service())["replicas"] if "took the model away" in one["note"]]) < 2:
+                pass
+        at.models.silent.set()
+        assert await at.answers() == [200] * 6
+        assert "took the model away" in (await asyncio.to_thread(run, tmp_path, "status"))[0]
+        events = (await at.ragworks("why", SERVICE, "--replay"))["data"]
+        assert sum(one["action"] == "scale_up" for one in events) == 1
+        failed = [one for one in events if one["action"] == "replica_restarts"]
+        assert all("took the model away" in one["reason"] and one["replay"]["same"] for one in failed)
+        (tmp_path / "broken").unlink()
+        at.models.silent = asyncio.Event()
+        at.call(12)
+        await at.serving(3)
+        at.models.silent.set()
+        assert await at.answers() == [200] * 18
 
 
 @pytest.mark.parametrize(
