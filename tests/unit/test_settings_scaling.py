@@ -15,9 +15,14 @@ def test_the_defaults_are_the_rule_as_it_was_measured() -> None:
     assert made == ScaleSpec(startup_s=STARTUP_S)
 
 
-def test_who_decides_more_often_averages_over_less_and_who_calms_sooner_waits_less() -> None:
-    made = spec(ScalingSettings(monitoring_interval=2.0, stable_duration=10.0), (1, 10))
-    assert (made.target.window_s, made.target.calm_s) == (4.0, 20.0)
+@pytest.mark.parametrize(
+    ("interval", "stable", "window"), [(30.0, 300.0, 60.0), (2.0, 300.0, 60.0), (2.0, 10.0, 10.0), (60.0, 300.0, 120.0)]
+)
+def test_the_load_is_averaged_over_no_more_than_it_must_be_low_for(
+    interval: float, stable: float, window: float
+) -> None:
+    made = spec(ScalingSettings(monitoring_interval=interval, stable_duration=stable), (1, 10))
+    assert (made.target.window_s, made.target.calm_s) == (window, 2 * stable)
 
 
 @pytest.mark.parametrize(
