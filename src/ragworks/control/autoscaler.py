@@ -86,7 +86,7 @@ class Autoscaler:
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]
-        self._watching = self._applying = None
+        self._watching = self._applying = self._target = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -188,6 +188,19 @@ async def test_leaving_waits_for_no_replica_that_hangs(group, meter, clock):
     assert clock.sleepers == 0
 
 
+async def test_what_was_left_undone_is_not_taken_for_done_by_who_enters_again(group, meter, clock):
+    group.free.clear()
+    meter.calls = 3.0
+    scaler = Autoscaler("generation_service", SPEC, group, meter, clock)
+    async with scaler:
+        await clock.advance(60)
+    assert group.size == 1
+    group.free.set()
+    async with scaler:
+        await clock.advance(60)
+    assert group.size > 1
+
+
 async def test_settings_that_contradict_themselves_are_refused_before_anything_starts(group, meter, clock):
     with pytest.raises(InvalidSettings, match="min_instances"):
         Autoscaler("generation_service", replace(SPEC, min_instances=30), group, meter, clock)
