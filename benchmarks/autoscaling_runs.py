@@ -75,7 +75,7 @@ class Run:
             await self._calls()
             await self._idle()
             watching.cancel()
-        params = {"service": self._scenario.service, "since": self._began, "limit": 1000}
+        params = {"service": self._scenario.service, "since": self._began, "limit": 1000, "order": "asc"}
         self.events = (await self._http.get("/v1/events", params=params)).raise_for_status().json()["data"]
 
     async def _capacity(self, replicas: int) -> float:

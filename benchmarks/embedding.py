@@ -60,7 +60,8 @@ def main() -> None:
         if "throughput" in wanted:
             found["throughput"] = throughput(mixed, given.texts, given.threads, given.rounds)
         if "latency" in wanted:
-            found["latency"] = script("embedding_latency", mixed, asked, given.threads, given.rounds, "onnxruntime")
+            how = mixed, asked, given.threads, given.rounds, "onnxruntime"
+            found["latency"] = {one: script("embedding_latency", *how, one) for one in ("inline", "process")}
         if "cache" in wanted:
             few = Path(folder, "few.json")
             few.write_text(json.dumps(documents[:60]))
@@ -149,8 +150,8 @@ def table(found: dict[str, Any]) -> str:
             for row in rows
         ]
     if latency := found.get("latency"):
-        lines += ["", "| ms | n | p50 | p99 | p99, 95 % interval |", "|---|---:|---:|---:|---:|"]
-        for name, one in latency.items():
+        lines += ["", "| model | ms | n | p50 | p99 | p99, 95 % interval |", "|---|---|---:|---:|---:|---:|"]
+        for name, one in [(f"{where} | {name}", one) for where, rows in latency.items() for name, one in rows.items()]:
             interval = f"{one['p99_low']:.1f} to {one['p99_high']:.1f}"
             lines.append(f"| {name} | {one['n']} | {one['p50']:.1f} | {one['p99']:.1f} | {interval} |")
     if cache := found.get("cache"):

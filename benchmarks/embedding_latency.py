@@ -1,9 +1,10 @@
 """How long one question waits for its vector while a bulk job runs, beside an idle service; used by embedding.py.
 
-    python benchmarks/embedding_latency.py TEXTS.json QUESTIONS.json THREADS ROUNDS ENGINE
+    python benchmarks/embedding_latency.py TEXTS.json QUESTIONS.json THREADS ROUNDS ENGINE RUNTIME
 
-Idle and busy stretches take turns in one process. A stretch asks each question once, one after another, while a sampler
-sleeps 5 ms at a time and notes by how much it wakes too late.
+With the runtime ``process`` the model is where a server has it, in a child process behind a balancer; with ``inline``
+it is in this one, and batches are timed too. Idle and busy stretches take turns. A stretch asks each question once, one
+after another, while a sampler sleeps 5 ms at a time and notes by how much it wakes too late.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,9 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks.app import build
 from ragworks.clock import SystemClock
 from ragworks.models.choosing import ENGINES
-from ragworks.settings import EmbeddingsSettings
+from ragworks.services.embeddings_service import EmbeddingsService
+from ragworks.settings import EmbeddingsSettings, load
 from ragworks.testing import LocalEmbeddings
 from ragworks.types import TextKind, Vectors
 
@@ -34,8 +38,8 @@ BETWEEN_S = 0.02
 class Timed:
     """A model that notes how long each batch of passages took."""
 
-    def __init__(self, model: Any) -> None:
-        self._model, self.batch_ms = model, list[float]()
+    def __init__(self, model: Any, batch_ms: list[float]) -> None:
+        self._model, self._batch_ms = model, batch_ms
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -44,28 +48,47 @@ class Timed:
         began = time.perf_counter()
         vectors: Vectors = self._model.embed(texts, kind)
         if kind == "passage":
-            self.batch_ms.append(1000 * (time.perf_counter() - began))
+            self._batch_ms.append(1000 * (time.perf_counter() - began))
         return vectors
 
 
-async def measure(texts: list[str], questions: list[str], threads: int, rounds: int, engine: str) -> dict[str, Any]:
-    model = Timed(ENGINES[engine](threads))
-    settings = EmbeddingsSettings(engine=engine, threads=threads, cache_enabled=False)
-    service = LocalEmbeddings(settings, lambda: model, None, SystemClock())
-    await service.initialize()
+async def measure(
+    texts: list[str], questions: list[str], threads: int, rounds: int, engine: str, runtime: str
+) -> dict[str, Any]:
+    batch_ms = list[float]()
     found: dict[str, dict[str, list[float]]] = {kind: {"ms": [], "lag_ms": []} for kind in ("idle", "busy")}
-    for _ in range(rounds):
-        await stretch(service, questions, found["idle"])
-        async with bulk(service, texts):
-            await stretch(service, questions, found["busy"])
-    await service.shutdown()
+    async with in_process(threads, engine) if runtime == "process" else inline(threads, engine, batch_ms) as service:
+        for _ in range(rounds):
+            await stretch(service, questions, found["idle"])
+            async with bulk(service, texts):
+                await stretch(service, questions, found["busy"])
     return {
         **{f"{kind}_{what}": summary(values) for kind, one in found.items() for what, values in one.items()},
-        "batch_ms": summary(model.batch_ms),
+        **({"batch_ms": summary(batch_ms)} if batch_ms else {}),
     }
 
 
-async def stretch(service: LocalEmbeddings, questions: list[str], into: dict[str, list[float]]) -> None:
+@asynccontextmanager
+async def inline(threads: int, engine: str, batch_ms: list[float]) -> AsyncIterator[EmbeddingsService]:
+    model = Timed(ENGINES[engine](threads), batch_ms)
+    settings = EmbeddingsSettings(engine=engine, threads=threads, cache_enabled=False)
+    service = LocalEmbeddings(settings, lambda: model, None, SystemClock())
+    await service.initialize()
+    yield service
+    await service.shutdown()
+
+
+@asynccontextmanager
+async def in_process(threads: int, engine: str) -> AsyncIterator[EmbeddingsService]:
+    """As a server does it."""
+    wanted = {"engine": engine, "threads": threads, "cache_enabled": False, "replicas": {"runtime": "process"}}
+    with tempfile.TemporaryDirectory() as data:
+        settings = load(environ={}, server={"data": data}, embeddings_service=wanted, log={"level": "error"})
+        async with build(settings) as app:
+            yield app.embeddings_service
+
+
+async def stretch(service: EmbeddingsService, questions: list[str], into: dict[str, list[float]]) -> None:
     sampler = asyncio.create_task(lags(into["lag_ms"]))
     for question in questions:
         began = time.perf_counter()
@@ -78,7 +101,7 @@ async def stretch(service: LocalEmbeddings, questions: list[str], into: dict[str
 
 
 @asynccontextmanager
-async def bulk(service: LocalEmbeddings, texts: list[str]) -> AsyncIterator[None]:
+async def bulk(service: EmbeddingsService, texts: list[str]) -> AsyncIterator[None]:
     """A job of 10,000 texts in one call."""
     job = asyncio.create_task(service.embed_texts([f"{at} {text}" for at, text in numbered(texts)]))
     await asyncio.sleep(0.5)
@@ -112,4 +135,4 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     given = [json.loads(Path(name).read_text("utf-8")) for name in sys.argv[1:3]]
-    print(json.dumps(asyncio.run(measure(*given, int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]))))
+    print(json.dumps(asyncio.run(measure(*given, int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:7]))))

@@ -1,10 +1,17 @@
-"""What does the query log add to a search?
+"""What do metrics, the query log and traces add to a search?
 
-    scripts/bench observing [--searches 3000] [--documents 2000] [--model hashing] [--json]
+    scripts/bench observing [--searches 3000] [--documents 2000] [--model hashing] [--runtime inline] [--json]
 
-One data folder a mode (off, metadata, full), with the same documents, in one process. Searches are asked of the three
-in turn, one at a time, in an order that changes, so that whatever slows the machine slows all. The rows are appended
-meanwhile, as in a server. No HTTP: what a request costs besides would only hide the difference.
+One data folder a mode (off, metadata, full), with the same documents, in one process, and one more whose searches are
+traced, every one of them, as a request of the server would be, to a collector on loopback in a process of its own; bare
+is the folder of off, with the metrics silenced. Searches are asked of the modes in turn, one at a time, in an order
+that changes, so that whatever slows the machine slows all; no question's vector is in memory. The rows are appended
+meanwhile, as in a server. No HTTP: what a request costs besides would only hide the difference. Measured apart: the
+counting of one search and of one request by itself, a scrape (of the event loop), and a look at the processes.
+
+A thread of its own sends spans, later, which pairs cannot see: stretches of searches, traced or not in turn, each until
+its last span is sent, show what traces cost altogether, in time and in processor time, which other programs change
+less.
 """
 
 from __future__ import annotations
@@ -12,67 +19,213 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import structlog
 
-from ragworks.app import App, build
-from ragworks.settings import load
+from ragworks import app, tracing
+from ragworks.api.server import create_api
+from ragworks.app import App
+from ragworks.control.machine import Machine
+from ragworks.control.metrics import Metrics
+from ragworks.exporting import OtlpTracer
+from ragworks.settings import TraceSettings, load
 from ragworks.types import Upload
 
-MODES = ("off", "metadata", "full")
+MODES = ("bare", "off", "metadata", "full", "traced")
+AGAINST = {"off": "bare", "metadata": "off", "full": "off", "traced": "off"}
 WARM_UP = 100
+STRETCH = 200
 WORDS = tuple(
     f"{a}{b}" for a in ("bra", "cor", "del", "fen", "gal", "har", "lim", "mon") for b in ("ka", "lo", "mi", "nu", "po")
 )
+COLLECTOR = """
+import http.server
+class Taken(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_): ...
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taken)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
 
 
 def text(rng: Random, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
-async def filled(stack: AsyncExitStack, folder: Path, mode: str, documents: int, model: str) -> App:
+class Switched(Metrics):
+    """Metrics that count nothing of a search while they are switched off."""
+
+    counting = True
+
+
+def switched(name: str) -> Callable[..., None]:
+    plain = getattr(Metrics, name)
+
+    def report(metrics: Switched, *what: object) -> None:
+        if metrics.counting:
+            plain(metrics, *what)
+
+    return report
+
+
+for reported in ("search", "embedding_call", "batch", "question"):
+    setattr(Switched, reported, switched(reported))
+app.Metrics = Switched  # type: ignore[misc]
+
+
+def apart(served: App) -> dict[str, float]:
+    """What is too small for the difference of two searches, and what no search pays for."""
+    create_api(served)  # expects its routes
+    metrics = served.metrics
+
+    def search() -> None:
+        metrics.batch(8, 0.001)
+        metrics.embedding_call("question", 0.001)
+        metrics.search({"embed": 0.001, "retrieve": 0.002, "rerank": 0.0, "total": 0.003})
+        metrics.question("search", "answered")
+
+    def request() -> None:
+        metrics.request_started()
+        metrics.request_finished("/v1/collections/{name}/search", "POST", 200, 0.01)
+
+    shown = metrics.render().decode()
+    return {
+        "search_counted_us": 1e6 * best(search, 5000),
+        "request_counted_us": 1e6 * best(request, 5000),
+        "scrape_ms": 1e3 * best(metrics.render, 20),
+        "series": sum(not line.startswith("#") for line in shown.splitlines()),
+        "look_ms": 1e3 * best(Machine(Path()).look, 20),
+    }
+
+
+def best(call: Callable[[], object], times: int) -> float:
+    return min(timeit.repeat(call, number=times, repeat=5)) / times
+
+
+@contextmanager
+def collector() -> Iterator[None]:
+    """Where the environment sends spans: a process that takes them and does nothing with them."""
+    process = subprocess.Popen([sys.executable, "-c", COLLECTOR], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Counting(OtlpTracer):
+    """Counts the spans that it is given."""
+
+    spans = 0
+
+    def keep(self, span: tracing.Ended) -> None:
+        self.spans += 1
+        super().keep(span)
+
+    def flush(self) -> None:
+        self._processor.force_flush()
+
+
+async def filled(stack: AsyncExitStack, folder: Path, mode: str, documents: int, model: str, runtime: str) -> App:
     settings = load(
-        environ={}, server={"data": str(folder / mode)}, embeddings_service={"model_name": model},
-        query_log={"mode": mode},
+        environ={}, server={"data": str(folder / mode)},
+        embeddings_service={"model_name": model, "replicas": {"runtime": runtime}},
+        query_log={"mode": "off" if mode == "traced" else mode},
     )  # fmt: skip
-    app = await stack.enter_async_context(build(settings))
+    served = await stack.enter_async_context(app.build(settings))
     rng = Random(0)
     for start in range(0, documents, 100):
         uploads = [Upload(f"d{n}", f"d{n}", text(rng, 80).encode()) for n in range(start, min(start + 100, documents))]
-        receipt = await app.document_processor.process_documents("default", uploads)
-        await app.document_processor.finished(receipt.processing_job_id)
-    return app
+        receipt = await served.document_processor.process_documents("default", uploads)
+        await served.document_processor.finished(receipt.processing_job_id)
+    return served
 
 
-async def measure(searches: int, documents: int, model: str) -> dict[str, float]:
+async def search(served: App, question: str, tracer: OtlpTracer | None) -> None:
+    """As the server does it; the span of the request is the one that its middleware makes."""
+    tracing.use(tracer)
+    path = "/v1/collections/default/search"
+    door = tracing.entry("POST", {"http.request.method": "POST", "url.path": path, "url.scheme": "http"}, "server")
+    with door as span:
+        await served.search("default", question)
+        span.set("http.route", "/v1/collections/{name}/search")
+        span.set("http.response.status_code", 200)
+    tracing.use(None)
+
+
+async def paired(apps: dict[str, App], tracer: Counting, searches: int, rng: Random) -> dict[str, list[float]]:
+    took: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for n in range(WARM_UP + searches):
+        question = text(rng, 6)
+        for mode in rng.sample(MODES, len(MODES)):
+            apps[mode].embeddings_service.clear_cache()
+            Switched.counting = mode != "bare"
+            began = time.perf_counter()
+            await search(apps[mode], question, tracer if mode == "traced" else None)
+            if n >= WARM_UP:
+                took[mode].append(time.perf_counter() - began)
+    return took
+
+
+async def stretches(served: App, tracer: Counting, searches: int, rng: Random) -> dict[str, float]:
+    """By how many per cent a stretch of traced searches takes longer and works more, the sending included."""
+    ratios: dict[str, list[float]] = {"longer": [], "more_cpu": []}
+    for n in range(max(2, searches // STRETCH)):
+        took, worked = {}, {}
+        for traced in (True, False) if n % 2 else (False, True):
+            began, busy = time.perf_counter(), time.process_time()
+            for _ in range(STRETCH):
+                await search(served, text(rng, 6), tracer if traced else None)
+            if traced:
+                await asyncio.to_thread(tracer.flush)
+            took[traced], worked[traced] = time.perf_counter() - began, time.process_time() - busy
+        ratios["longer"].append(took[True] / took[False])
+        ratios["more_cpu"].append(worked[True] / worked[False])
+    return {f"traced_stretch_percent_{name}": 100 * (statistics.median(seen) - 1) for name, seen in ratios.items()}
+
+
+async def measure(searches: int, documents: int, model: str, runtime: str) -> dict[str, float]:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     rng = Random(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, collector():
         async with AsyncExitStack() as stack:
-            apps = {mode: await filled(stack, Path(folder), mode, documents, model) for mode in MODES}
-            took: dict[str, list[float]] = {mode: [] for mode in MODES}
-            for n in range(WARM_UP + searches):
-                question = text(rng, 6)
-                for mode in rng.sample(MODES, len(MODES)):
-                    began = time.perf_counter()
-                    await apps[mode].search("default", question)
-                    if n >= WARM_UP:
-                        took[mode].append(time.perf_counter() - began)
-            rows = {mode: len(await app.questions.since(0.0)) for mode, app in apps.items()}
-    found = {f"{mode}_p50_ms": 1e3 * statistics.median(took[mode]) for mode in MODES}
-    found |= {f"{mode}_rows": rows[mode] for mode in MODES}
-    for mode in MODES[1:]:
+            tracer = Counting(TraceSettings())
+            apps = {one: await filled(stack, Path(folder), one, documents, model, runtime) for one in MODES[1:]}
+            apps["bare"] = apps["off"]
+            took = await paired(apps, tracer, searches, rng)
+            spans = tracer.spans / (WARM_UP + searches)
+            altogether = await stretches(apps["off"], tracer, searches, rng)
+            rows = {mode: len(await one.questions.since(0.0)) for mode, one in apps.items()}
+            found: dict[str, Any] = apart(apps["off"])
+            await asyncio.to_thread(tracer.close)
+    found |= {f"{mode}_p50_ms": 1e3 * statistics.median(took[mode]) for mode in MODES}
+    found |= {f"{mode}_rows": count for mode, count in rows.items()}
+    for mode, other in AGAINST.items():
         # Of pairs: both were asked the same question within a few milliseconds.
-        differences = [one - other for one, other in zip(took[mode], took["off"], strict=True)]
-        found[f"{mode}_adds_us"] = 1e6 * statistics.median(differences)
-        found[f"{mode}_adds_percent_of_p50"] = 100 * statistics.median(differences) / statistics.median(took["off"])
-    return found
+        adds = statistics.median(one - without for one, without in zip(took[mode], took[other], strict=True))
+        found[f"{mode}_adds_to_{other}_us"] = 1e6 * adds
+        found[f"{mode}_adds_to_{other}_percent_of_p50"] = 100 * adds / statistics.median(took[other])
+    return found | {"spans_per_search": spans} | altogether
 
 
 if __name__ == "__main__":
@@ -80,11 +233,12 @@ if __name__ == "__main__":
     parser.add_argument("--searches", type=int, default=3000)
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--model", default="hashing", choices=("hashing", "bge-small-en-v1.5"))
+    parser.add_argument("--runtime", default="inline", choices=("inline", "process"))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    figures = asyncio.run(measure(given.searches, given.documents, given.model))
+    figures = asyncio.run(measure(given.searches, given.documents, given.model, given.runtime))
     if given.json:
         print(json.dumps(figures))
     else:
         for name, value in figures.items():
-            print(f"{name:32} {value:10.2f}")
+            print(f"{name:40} {value:10.2f}")

@@ -125,15 +125,15 @@ def backwards(body: dict[str, Any]) -> Reply:
     return answers(lambda rows: rows[::-1])(body)
 
 
-def answers(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[dict[str, Any]], Reply]:
-    """A good answer with its rows changed."""
+def answers(change: Callable[[list[dict[str, Any]]], Any], **more: Any) -> Callable[[dict[str, Any]], Reply]:
+    """A good answer with its rows changed, and ``more`` beside them."""
 
     def reply(body: dict[str, Any]) -> Reply:
         rows = [
             {"object": "embedding", "index": index, "embedding": packed(vector)}
             for index, vector in enumerate(vectors(body["input"]))
         ]
-        return response(200, {"object": "list", "data": change(rows), "model": body["model"]})
+        return response(200, {"object": "list", "data": change(rows), "model": body["model"], **more})
 
     return reply
 

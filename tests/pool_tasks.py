@@ -25,6 +25,10 @@ def echo(value: Any, report: Report) -> Any:
     return value
 
 
+def say(what: str, _: Report) -> None:
+    print(what, flush=True)  # noqa: T201
+
+
 def unpicklable(_: Report) -> Any:
     return lambda: None
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
+from ragworks import tracing
 from ragworks.errors import CannotStart, QueueFull
 from ragworks.testing import until
 from ragworks.types import Health, ServiceHealth
@@ -61,6 +63,11 @@ class Echo:
         self._seen["begun"] += 1
         await until(Path(path).exists)
         return "told"
+
+    async def say(self, what: str) -> None:
+        """Write it to the log, within a span of its own."""
+        with tracing.span("say"):
+            structlog.get_logger().warning("said", what=what)
 
     async def refuse(self) -> None:
         raise QueueFull("no room", retry_after_s=3.5)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ragworks import engines
+from ragworks import __version__, engines, tracing
 from ragworks.answer import answer
 from ragworks.api.service import OrchestrationApi
 from ragworks.clock import SystemClock
-from ragworks.control import machine
 from ragworks.control.events import Journal
+from ragworks.control.gate import Gate
+from ragworks.control.generation_metrics import Measured
+from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.control.questions import Asked, Questions
@@ -66,10 +69,14 @@ class App:
         self._resources = AsyncExitStack()
         self._starting: asyncio.Task[Any] | None = None
         self._parts = parts = Parts(settings)
+        self._machine = Machine(parts.folder.path, parts.pool.pids)
         self.journal = Journal(parts.events, parts.clock, self.metrics.event)
         self.questions = Questions(
             parts.queries, settings.query_log.mode, parts.clock, self.metrics.question, self.metrics.feedback
         )
+        # In a process of one's own everybody waits; over HTTP a caller can come back.
+        most = settings.orchestration_api.max_questions if serving else sys.maxsize
+        self._gate = Gate(most, parts.clock, self.journal.for_service("orchestration_api"))
         self.vector_store: VectorStore = made_by["vector_store"].factory(
             parts.rows,
             parts.blobs,
@@ -108,9 +115,17 @@ class App:
         self._watch()
 
     def _watch(self) -> None:
-        self.metrics.watch_queue(lambda: float(self.document_processor.stats()["queue_size"]))
+        metrics, prices = self.metrics, self.settings.generation_service.endpoint
+        metrics.built(__version__, available_cores())
+        metrics.price("generation_service", "input", prices.input_price_per_million_tokens)
+        metrics.price("generation_service", "output", prices.output_price_per_million_tokens)
+        metrics.price(NAME, "input", self.settings.embeddings_service.endpoint.input_price_per_million_tokens)
+        metrics.watch_machine(self._machine)
+        metrics.watch_targets(self.orchestrator.targets)
+        metrics.watch_stats("document_processor", self.document_processor.stats)
+        metrics.watch_stats(NAME, self.embeddings_service.stats)
         for name in SERVICES:
-            self.metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
+            metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
 
     def _readers(self) -> dict[str, Any]:
         """The workers that read documents, and what scales them."""
@@ -123,11 +138,15 @@ class App:
     def _embeddings(self, settings: EmbeddingsSettings) -> tuple[EmbeddingsService, Registration]:
         """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
         parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
-        front = partial(EmbeddingsService, settings, stored=self.vector_store, clock=parts.clock)
+        front = partial(
+            EmbeddingsService, settings, stored=self.vector_store, clock=parts.clock,
+            on_embedded=self._embedded, on_batch=self.metrics.batch,
+        )  # fmt: skip
         if settings.endpoint.model and made_by.name == DEFAULT:
             endpoints = parts.endpoints(NAME, settings.endpoint, settings.replicas.strategy, record)
-            engine = EmbeddingEngine(settings, partial(choosing.remote_model, endpoints=endpoints))
-            service = front(engine=engine, on_embedded=self._embedded)
+            model = partial(choosing.remote_model, endpoints=endpoints, on_tokens=self.metrics.batch_tokens)
+            engine = EmbeddingEngine(settings, model)
+            service = front(engine=engine)
             self.metrics.watch_replicas(NAME, endpoints.stats, endpoints.views)
             because = "its replicas are those that embeddings_service.endpoint.urls names"
             return service, self._registered(
@@ -137,11 +156,10 @@ class App:
         group = parts.engines(settings, made_by, record, runtime)
         service = front(
             engine=BalancedEngine(group.balancer.call),
-            on_embedded=self._embedded,
             # In this process a call of any size costs nothing to hand over, and is taken in turns text by text.
             width=lambda: 0 if runtime == "inline" else len(group.handles),
         )
-        self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views)
+        self.metrics.watch_replicas(NAME, group.balancer.stats, group.balancer.views, group.usages)
         scaler = None
         if runtime == "process":
             threads = engine_threads(settings)
@@ -179,7 +197,7 @@ class App:
             "orchestration_api": self._registered(
                 "orchestration_api",
                 self._made_by["orchestration_api"].factory(
-                    self._parts.clock, self.metrics.loop_lag, partial(machine.look, self._parts.folder.path)
+                    self._parts.clock, self.metrics.loop_lag, self._machine.look
                 ),
                 wants=("document_processor", "retrieval_service", "generation_service"),
             ),
@@ -205,6 +223,10 @@ class App:
         try:
             await asyncio.to_thread(self._parts.folder.open)
             self._resources.callback(self._parts.folder.close)
+            if self.settings.traces.enabled:
+                from ragworks.exporting import exporting  # late: who wants no traces does not wait for OpenTelemetry
+
+                await self._resources.enter_async_context(exporting(self.settings.traces))
             await asyncio.to_thread(self._parts.database.open)
             self._resources.push_async_callback(asyncio.to_thread, self._parts.database.close)
             await asyncio.to_thread(self._parts.events.open)
@@ -247,8 +269,11 @@ class App:
     async def search(
         self, collection: str, query: str, *, mode: Mode = "hybrid", rerank: bool = False, **how: Any
     ) -> SearchResult:
-        """As retrieval_service searches; the question is logged, and feedback can name the result's id."""
-        with self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
+        """As retrieval_service searches; the question is logged, and feedback can name the result's id.
+
+        Raises TooManyQuestions in a server, beside what searching raises.
+        """
+        with self._gate.inside(), self.questions.asked("search", collection, query, mode=mode, rerank=rerank) as asked:
             found = await self.retrieval_service.search(collection, query, mode=mode, rerank=rerank, **how)
             asked.found = found = replace(found, id=asked.key)
         return found
@@ -264,25 +289,27 @@ class App:
     ) -> AsyncIterator[str | Answer]:
         """The answer in pieces as it is written, then the whole Answer, whose id is ``key`` if one is given.
 
-        Raises what searching raises.
+        Raises what ``search`` raises.
         """
         outcome = "failed"
-        with self.questions.asked("ask", collection, question, key=key) as asked:
+        with self._gate.inside(), self.questions.asked("ask", collection, question, key=key) as asked:
+            span = tracing.entry(f"ask {collection}", {"ragworks.collection": collection})
             pieces = answer(
                 collection,
                 question,
                 history=history,
                 top_k=top_k or self.settings.generation_service.passages,
                 retriever=_Noting(self.retrieval_service, asked),
-                generator=self.generation_service,
+                generator=Measured(self.generation_service, self._parts.clock, self.metrics),
                 on_cited=self._cited,
             )
             try:
-                async for piece in pieces:
-                    if isinstance(piece, Answer):
-                        outcome = "abstained" if piece.abstained else "answered"
-                        asked.answer = piece = replace(piece, id=asked.key)
-                    yield piece
+                async with aclosing(tracing.streamed(span, pieces)) as traced:  # type: ignore[type-var]
+                    async for piece in traced:
+                        if isinstance(piece, Answer):
+                            outcome = "abstained" if piece.abstained else "answered"
+                            asked.answer = piece = replace(piece, id=asked.key)
+                        yield piece
             finally:
                 self.metrics.answer(outcome)
 
@@ -296,9 +323,7 @@ class App:
         self.metrics.citations(resolved, removed)
 
     def _embedded(self, kind: TextKind, result: Embeddings, seconds: float) -> None:
-        stats = result.cache_stats
-        self.metrics.cache(int(stats["cache_hits"]), int(stats["cache_misses"]))
-        if stats["cache_misses"]:
+        if result.cache_stats["cache_misses"]:
             self.metrics.embedding_call(kind, seconds)
 
 

@@ -177,7 +177,7 @@ class Client:
         """The newest events, oldest first."""
         params = {"service": service, "since": since, "limit": limit}
         given = {name: value for name, value in params.items() if value is not None}
-        return list((await self._json("GET", "/v1/events", params=given))["data"])
+        return list((await self._json("GET", "/v1/events", params=given))["data"])[::-1]
 
     async def insights(self, since: float) -> Json:
         """What the questions since then come to."""

@@ -196,10 +196,16 @@ class EventLog(Protocol):
         ...
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+        self,
+        *,
+        service: str | None = None,
+        since: float = 0.0,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[Event]:
-        """Events not older than ``since``, oldest first: the newest ``limit`` of them, or with ``after`` the first
-        ``limit`` whose id is above it."""
+        """Events not older than ``since``, oldest first: the newest ``limit`` of them, or of those whose id is below
+        ``before``; or with ``after`` the first ``limit`` whose id is above it."""
         ...
 
 

@@ -18,6 +18,7 @@ RagworksError
 │   └── IdempotencyKeyInUse      same key, and the first request still runs
 ├── Refused                      nothing was accepted
 │   ├── QueueFull                try again after retry_after_s
+│   ├── TooManyQuestions         try again after retry_after_s
 │   ├── SubmissionTooLarge       could never fit
 │   ├── NotReady                 a service is still starting, or down
 │   ├── ReplicaLost              a replica ended before it answered
@@ -164,6 +165,17 @@ class QueueFull(Refused):
     """The queue has no room now. ``retry_after_s`` is when, at the measured drain rate, it will have."""
 
     code = "queue_full"
+    transient = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyQuestions(Refused):
+    """As many questions as may be are being answered. ``retry_after_s`` is when this one's turn should come."""
+
+    code = "too_many_questions"
     transient = True
 
     def __init__(self, message: str, retry_after_s: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ragworks import settings_otel as otel
 from ragworks.errors import InvalidInput, InvalidSettings
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.settings_scaling import ScalingSettings, WorkerScalingSettings, check_scaling
@@ -80,6 +81,9 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
+    max_questions: int = setting(
+        128, "searches and asks that a server answers at once; the next one gets 429 and Retry-After", low=1
+    )
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
@@ -148,6 +152,9 @@ class EndpointSettings:
     max_text_bytes: int = setting(
         24 * 1024, "bytes of one text that are sent; what is longer is cut and said so", low=64
     )
+    input_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens cost, in any currency, for the metric rag_cost_total; 0 leaves it out", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +215,12 @@ class ChatSettings:
     timeout_s: float = setting(60.0, "seconds that an endpoint may be silent, and that a question waits", low=0.05)
     max_tokens: int = setting(1024, "tokens of an answer at most", low=1)
     temperature: float = setting(0.0, "randomness of the answer", low=0, high=2)
+    input_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens that it reads cost, in any currency, for the metric rag_cost_total", low=0
+    )
+    output_price_per_million_tokens: float = setting(
+        0.0, "what a million tokens that it writes cost, in the same currency", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +269,17 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSettings:
+    enabled: bool = setting(
+        False, "send spans by OTLP, as OTEL_* say; on if OTEL_EXPORTER_OTLP_ENDPOINT is set, never if OTEL_SDK_DISABLED"
+    )
+    capture_text: bool = setting(
+        False,
+        "put questions, passages and answers into spans; OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT if not set",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     vector_store: StoreSettings = field(default_factory=StoreSettings)
@@ -267,6 +291,7 @@ class Settings:
     events: EventSettings = field(default_factory=EventSettings)
     query_log: QueryLogSettings = field(default_factory=QueryLogSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
     implementations: Mapping[str, str] = field(
         default_factory=dict,
         metadata={
@@ -299,13 +324,15 @@ def load(
     """Settings from ``path`` (or ``./ragworks.toml`` if it is there), then the environment, then ``overrides``.
 
     ``profile`` (or RAGWORKS_PROFILE) names a table ``[profile.NAME]`` of the file that is laid over its base.
-    OPENAI_API_KEY and OPENAI_BASE_URL count as defaults. Raises InvalidSettings that names the key, what was found and
-    what is allowed.
+    OPENAI_API_KEY, OPENAI_BASE_URL and what OTEL_* say of traces count as defaults. Raises InvalidSettings that names
+    the key, what was found and what is allowed.
     """
     environ = os.environ if environ is None else environ
     values = _from_openai(environ)
+    merge(values, {"traces": otel.defaults(environ)})
     merge(values, _profiled(read_toml(path), profile or environ.get(PROFILE)))
     merge(values, from_environment(environ))
+    merge(values, {"traces": otel.forced(environ)})
     merge(values, overrides)
     settings: Settings = build(Settings, values, "")
     _check_replicas(settings)

@@ -185,13 +185,14 @@ class JobQueue(Protocol):
         *,
         priority: Priority = "normal",
         webhook_url: str | None = None,
+        traceparent: str = "",
         forecast: Forecast = lambda work, job_id: 0.0,
     ) -> Acceptance | None:
         """Queue all documents durably, or None when ``room`` does not hold them now.
 
-        Once all of them have ended, ``webhook_url`` is due to be told. An idempotency key seen in the last 24 hours
-        returns its first acceptance. ``forecast`` is asked within the transaction. Raises CollectionNotFound,
-        IdempotencyKeyReused.
+        Once all of them have ended, ``webhook_url`` is due to be told. Their tasks carry ``traceparent``. An
+        idempotency key seen in the last 24 hours returns its first acceptance. ``forecast`` is asked within the
+        transaction. Raises CollectionNotFound, IdempotencyKeyReused.
         """
         ...
 
@@ -201,6 +202,10 @@ class JobQueue(Protocol):
 
     async def oldest_at(self) -> float | None:
         """When the document that has waited longest was submitted, seconds since the epoch; None when none waits."""
+        ...
+
+    async def dead(self) -> int:
+        """How many ``dead_letters`` there are."""
         ...
 
     async def claim(self, held: Iterable[str] = ()) -> Task | None:

@@ -100,12 +100,19 @@ class MemoryEvents:
         self.kept.extend(replace(event, id=next(self._ids)) for event in events)
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+        self,
+        *,
+        service: str | None = None,
+        since: float = 0.0,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[Event]:
         found = [
             event
             for event in self.kept
-            if service in (None, event.service) and event.at >= since and event.id > (after or 0)
+            if service in (None, event.service) and event.at >= since
+            if event.id > (after or 0) and (before is None or event.id < before)
         ]
         return found[-limit:] if after is None else found[:limit]
 
@@ -181,9 +188,10 @@ class LocalEmbeddings(EmbeddingsService):
         stored: StoredVectors | None,
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
+        **more: Any,
     ) -> None:
         self.engine = EmbeddingEngine(settings, lambda _: make_model(), clock)
-        super().__init__(settings, self.engine, stored, clock, on_embedded)
+        super().__init__(settings, self.engine, stored, clock, on_embedded, **more)
 
     async def initialize(self) -> None:
         await self.engine.initialize()

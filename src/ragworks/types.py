@@ -137,7 +137,10 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One accepted document of a job, as the queue holds it. ``lease`` names the attempt that may finish it."""
+    """One accepted document of a job, as the queue holds it. ``lease`` names the attempt that may finish it.
+
+    ``traceparent`` is the span that submitted the job, if that was traced.
+    """
 
     id: str
     job_id: str
@@ -152,6 +155,7 @@ class Task:
     attempts: int = 0
     lease: str = ""
     origin: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,17 +343,6 @@ class ModelCard:
     name: str
     fingerprint: str
     dimension: int
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What an embedding engine made of texts: ``vectors[i]``, float32 of unit length, is text i's; a row is NaN where
-    ``failed`` names it. ``batch_sizes[i]`` texts shared its batch."""
-
-    vectors: Vectors
-    failed: tuple[FailedText, ...]
-    truncated: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

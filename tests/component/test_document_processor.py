@@ -472,6 +472,10 @@ async def test_a_poison_file_ends_among_the_dead_letters_with_its_reason(tmp_pat
         await at.ended(await at.submit(doc("poison"), doc("good")))
         [dead] = (await at.processor.dead_letters(9, None)).data
         assert (dead.id, dead.error_code, dead.error_message) == ("poison", "corrupt_document", "the PDF is cut off")
+        await at.processor.check_health()
+        assert at.processor.stats()["dead_letters"] == 1
+    async with bench(tmp_path) as at:
+        assert at.processor.stats()["dead_letters"] == 1
 
 
 async def test_a_small_document_gets_in_beside_a_folder_that_fills_the_queue(tmp_path: Path) -> None:
@@ -491,6 +495,7 @@ async def test_a_queue_that_stands_still_is_degraded_and_says_so(tmp_path: Path)
         job_id = await at.submit(doc("a.txt"), doc("b.txt"))
         assert (await at.processor.check_health()).status is Health.HEALTHY
         await at.at.clock.advance(700)
+        assert at.processor.stats()["oldest_waiting_s"] == 700  # also while nobody looks
         found = await at.processor.check_health()
         assert found.status is Health.DEGRADED
         assert found.details["reason"].startswith(

@@ -349,3 +349,32 @@ async def test_tokens_are_counted_as_far_as_the_model_reads():
     async with running(ScriptedModel()) as service:
         assert await service.count_tokens(["one two", "word " * 600]) == 2 + 512
         assert await service.count_tokens([]) == 0
+
+
+async def test_an_engine_tells_of_its_batches_with_its_next_answer_and_of_each_once():
+    told = []
+    service = LocalEmbeddings(
+        EmbeddingsSettings(), ScriptedModel, None, FakeClock(), on_batch=lambda tokens, seconds: told.append(tokens)
+    )
+    await service.initialize()
+    await service.embed_texts(["one", "two three"])
+    await service.embed_texts(["one"])  # from memory
+    assert len(told) == 1
+    await service.embed_texts(["four"])
+    assert len(told) == 2
+    assert all(tokens > 0 for tokens in told)
+    assert service.engine.stats()["batches"] == 2
+    await service.shutdown()
+
+
+async def test_tiers_and_evictions_are_counted():
+    stored, model = Stored(), ScriptedModel()
+    async with running(model, stored, cache_config=CacheSettings(1, 60.0)) as service:
+        stored.vectors[service.embedding_key("kept")] = expected = model.embed(["kept"], "passage")[0]
+        [found] = (await service.embed_texts(["kept"])).embeddings
+        await service.embed_texts(["kept"])
+        await service.embed_texts(["new"])
+        stats = service.stats()
+    assert np.allclose(found, expected)
+    counted = {name: stats[name] for name in ("memory_hits", "stored_hits", "model_texts", "cached", "evictions")}
+    assert counted == {"memory_hits": 1, "stored_hits": 1, "model_texts": 1, "cached": 1, "evictions": 1}

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ragworks.control.metrics import Metrics
 from ragworks.errors import NotReady, ReplicaLost
-from ragworks.services.embedding_engine import packed, unpacked
+from ragworks.services.embedding_engine import Computed, packed, unpacked
 from ragworks.services.embeddings_service import PIECE_CHARACTERS, PIECE_TEXTS, EmbeddingsService
 from ragworks.settings import EmbeddingsSettings
 from ragworks.testing import FakeClock, settle
-from ragworks.types import Computed, ModelCard, TextKind
-from ragworks.workers.batcher import Embedded
+from ragworks.types import ModelCard, TextKind
+from ragworks.workers.batcher import Batch, Embedded
 
 
 class GatedEngine:
@@ -45,6 +48,22 @@ class GatedEngine:
     @property
     def open(self) -> int:
         return sum(not gate.is_set() for gate in self.gates)
+
+
+class MortalEngine(GatedEngine):
+    """Made of lives: each makes batches, tells of those that it has not told of with an answer, or dies with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untold: list[Batch] = []
+        self.dies = False
+
+    async def embed(self, texts: Sequence[str], kind: TextKind) -> Computed:
+        if self.dies:
+            self.untold = []
+            raise ReplicaLost("killed")
+        told, self.untold = tuple(self.untold), []
+        return Computed(np.ones((len(texts), 1), np.float32), (), (), (1,) * len(texts), told)
 
 
 async def started(engine: GatedEngine, width: int) -> EmbeddingsService:
@@ -117,3 +136,19 @@ def test_outcomes_survive_the_way_between_processes() -> None:
         (one.truncated, one.batch_size, one.reason, one.transient, one.retry_after_s) for one in outcomes
     ]
     assert [one.vector is None for one in again] == [False, True, False, True]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 9000), max_size=4)), max_size=20))
+async def test_batches_are_counted_once_each_and_no_death_of_an_engine_takes_any_back(
+    lives: list[tuple[bool, list[int]]],
+) -> None:
+    engine, metrics, told = MortalEngine(), Metrics(), 0
+    service = EmbeddingsService(EmbeddingsSettings(), engine, None, FakeClock(), on_batch=metrics.batch)
+    await service.initialize()
+    for number, (dies, batches) in enumerate(lives):
+        engine.dies = dies
+        engine.untold += [Batch(tokens, 0.1) for tokens in batches]
+        told += 0 if dies else len(engine.untold)
+        await service.embed_texts([f"text {number}"])
+        assert metrics.registry.get_sample_value("rag_embedding_batches_total") == told
+        assert metrics.registry.get_sample_value("rag_embedding_batch_tokens_count") == told

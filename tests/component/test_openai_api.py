@@ -40,12 +40,13 @@ async def other() -> AsyncIterator[EmbeddingServer]:
 
 
 def embedder(
-    *at: EmbeddingServer, prefixes: Any = None, clock: FakeClock | None = None, **settings: Any
+    *at: EmbeddingServer, prefixes: Any = None, clock: FakeClock | None = None, on_tokens: Any = None, **settings: Any
 ) -> OpenAIEmbedder:
     known = {"model": "some-model", "urls": tuple(one.url for one in at), "api_key": KEY, "dimension": 256}
     found, clock = EndpointSettings(**(known | settings)), clock or FakeClock()
     endpoints = endpoint_set(found.urls, clock, backoff=RetrySettings(base_delay_s=1.0, max_delay_s=8.0))
-    return OpenAIEmbedder(found, prefixes or {"question": "", "passage": ""}, endpoints, clock)
+    more = {"on_tokens": on_tokens} if on_tokens else {}
+    return OpenAIEmbedder(found, prefixes or {"question": "", "passage": ""}, endpoints, clock, **more)
 
 
 @asynccontextmanager
@@ -351,3 +352,22 @@ async def test_a_cancelled_request_frees_its_endpoint(server):
         server.silent.set()
         server.silent = None
         assert len(await model.embed(TEXTS, "passage")) == 3
+
+
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        ({"usage": {"prompt_tokens": 7, "total_tokens": 7}}, [7]),
+        ({}, []),
+        ({"usage": None}, []),
+        ({"usage": {"prompt_tokens": "many"}}, []),
+        ({"usage": {"prompt_tokens": -1}}, []),
+    ],
+)
+async def test_tokens_are_counted_where_the_endpoint_says_how_many(server, usage, told):
+    heard = []
+    async with opened(server, on_tokens=heard.append) as model:
+        heard.clear()  # the proof of opening
+        server.always = servers.answers(lambda rows: rows, **usage)
+        await model.embed(TEXTS, "passage")
+    assert heard == told

@@ -229,6 +229,7 @@ class QueueMachine(RuleBasedStateMachine):
         dead = [one for one in self.of(TaskState.FAILED) if not self.superseded(one)]
         shown = self.run(self.at.jobs.dead_letters(1000, None)).data
         assert [one.task_id for one in shown] == [one.id for one in sorted(dead, key=lambda one: -one.order)]
+        assert self.run(self.at.jobs.dead()) == len(dead)
 
 
 QueueMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)

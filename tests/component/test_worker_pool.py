@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 
 import pool_tasks
 from ragworks.errors import CorruptDocument, QueueFull, ReadMemoryExceeded, ReadTimeout, WorkerCrashed
@@ -48,6 +49,18 @@ async def started(pool: WorkerPool, function: Callable[..., None], lock: Path) -
 def pipe(folder: Path, name: str) -> Path:
     os.mkfifo(folder / name)
     return folder / name
+
+
+async def test_what_a_worker_prints_is_a_line_of_whom_it_works_for(pool: WorkerPool) -> None:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
+        for task in ("t1", "t2"):
+            with structlog.contextvars.bound_contextvars(task_id=task):
+                await pool.run(pool_tasks.say, f"for {task}", **LIMITS)
+            await until(lambda: any(task in line["line"] for line in logs), turns=10**9)  # noqa: B023
+    assert [(line["event"], line["log_level"], line["line"], line["task_id"]) for line in logs] == [
+        ("worker_said", "debug", "for t1", "t1"),
+        ("worker_said", "debug", "for t2", "t2"),
+    ]
 
 
 async def test_the_answer_to_a_message_moves_the_limit_of_the_call(pool: WorkerPool, tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ async def test_who_polls_from_the_last_id_misses_none(log: EventLog) -> None:
     assert await reasons(log, after=first + 4) == []
 
 
+async def test_who_reads_back_from_an_id_gets_the_newest_before_it(log: EventLog) -> None:
+    await log.append([an_event(f"r{n}") for n in range(5)])
+    last = (await log.recent())[-1].id
+    assert await reasons(log, before=last, limit=2) == ["r2", "r3"]
+    assert await reasons(log, before=last - 4) == []
+
+
 async def test_a_service_and_a_time_can_be_asked_for(log: EventLog) -> None:
     at = an_event().at
     await log.append([an_event("old", at=at - 60), an_event("new"), an_event("other", service="retrieval_service")])

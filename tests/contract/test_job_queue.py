@@ -253,6 +253,7 @@ async def test_dead_letters_of_all_jobs_are_listed_latest_first_page_by_page(sto
     second = await storage.jobs.dead_letters(2, first.last_id)
     assert [one.id for one in (*first.data, *second.data)] == ["c", "b", "a"]
     assert (first.has_more, second.has_more) == (True, False)
+    assert await storage.jobs.dead() == 3
     letter = first.data[0]
     assert (letter.error_code, letter.error_message, letter.attempts) == ("corrupt_document", "c is cut off", 1)
     assert (letter.stage, letter.failed_at) == (Stage.PARSING, storage.clock.now())
@@ -279,6 +280,7 @@ async def test_what_waits_for_another_attempt_or_was_submitted_again_is_no_dead_
     await fail(storage)
     await submit(storage, "b")
     assert (await storage.jobs.dead_letters(10, None)).data == ()
+    assert await storage.jobs.dead() == 0
 
 
 async def test_a_failed_document_is_not_retried_beside_a_newer_submission_of_it(storage: Opened) -> None:
@@ -350,3 +352,15 @@ async def test_documents_whose_bytes_are_indexed_already_are_forecast_as_unchang
         forecast=lambda work, job: seen.extend(work) or 0.0,
     )
     assert {one.kind: one.documents for one in seen} == {"unchanged": 2, "": 1}
+
+
+async def test_tasks_carry_the_span_that_submitted_them_over_every_attempt(storage: Opened) -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    await storage.jobs.accept("default", [incoming("traced")], ROOM, None, "", traceparent=parent)
+    await submit(storage, "untraced")
+    first = await storage.jobs.claim()
+    assert first
+    assert await storage.jobs.fail(first, Stage.PARSING, "worker_crashed", "it died", 0.0)
+    await storage.jobs.recover()
+    seen = {task.document_id: task.traceparent for _ in range(2) if (task := await storage.jobs.claim())}
+    assert (first.traceparent, seen) == (parent, {"traced": parent, "untraced": None})

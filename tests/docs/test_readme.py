@@ -1,7 +1,8 @@
 """Every command and every program in the README and the guides is run, for real, as a reader would.
 
-Each page has a folder with a copy of ``examples`` and a server with the hashing embedder, which needs no weights.
-Fenced blocks marked bash, console or python are run in order; ``<!-- test: stop the server -->`` stops the server.
+Each page has a folder with copies of ``deploy`` and ``examples``, and a server with the hashing embedder, which needs
+no weights. Fenced blocks marked bash, console or python are run in order; ``<!-- test: stop the server -->`` stops the
+server.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ BLOCK = re.compile(
     r"^<!-- test: (stop) the server -->$|^```(bash|console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)[^)]*\)")
-PATH = re.compile(r"`((?:benchmarks|docs|examples|scripts|src|tests)/[\w./-]+)`")
+PATH = re.compile(r"`((?:benchmarks|deploy|docs|examples|scripts|src|tests)/[\w./-]+)`")
 WRITTEN_ADDRESS = "http://127.0.0.1:8000"
 DEADLINE_S = 60.0
 
@@ -137,7 +138,8 @@ def _named(page: Path) -> str:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for folder in ("deploy", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     reader = Reader(tmp_path)
     yield reader
     reader.stop()

@@ -186,6 +186,7 @@ def test_without_a_server_a_command_opens_the_folder_itself(empty):
     assert "[1] a.md" in out
     assert err == ""
     assert found(*run(empty, "doctor", "--json"))["documents"] == 1
+    assert ".ragworks: no server runs, opened here for this look: ready" in run(empty, "status")[0]
 
 
 def test_ctrl_c_ends_the_server_in_good_order(empty):

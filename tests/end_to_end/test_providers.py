@@ -19,7 +19,7 @@ import structlog
 import ragworks
 from chat_server import HEAD, chat_server, chunk, reads, says
 from chat_server import problem as chat_problem
-from embedding_server import embedding_server, problem
+from embedding_server import answers, embedding_server, problem
 from folders import FILES, model_folder
 from ragworks.api.server import ListeningServer
 from ragworks.app import build
@@ -226,6 +226,37 @@ async def test_an_answer_of_a_chat_model_is_streamed_and_its_citation_resolves_i
         chat.always = reads
         assert "41 minutes. [1]" in (await http.post(ASK, json={"question": BATTERY})).json()["answer"]
         assert (await http.post(ASK, json={"question": "Who paid?"})).json()["abstained"] is True
+
+
+async def test_the_tokens_of_endpoints_are_counted_and_cost_what_the_settings_say(tmp_path: Path):
+    async with chat_server() as chat, embedding_server() as embedder:
+        embedder.always = answers(lambda rows: rows, usage={"prompt_tokens": 20, "total_tokens": 20})
+        prices = {"input_price_per_million_tokens": 0.5, "output_price_per_million_tokens": 8}
+        generation = {"generator": "openai", "endpoint": {"model": "chat", "urls": [chat.url], **prices}}
+        embeddings = {"model": "m", "urls": [embedder.url], "input_price_per_million_tokens": 0.1}
+        async with (
+            serving(tmp_path, generation, model_name="hashing", endpoint=embeddings) as server,
+            httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+        ):
+            body = {"documents": [{"id": "manual", "text": DRONE}]}
+            accepted = await http.post("/v1/collections/default/documents", json=body)
+            async with http.stream("GET", f"{accepted.headers['location']}/events") as events:
+                [line async for line in events.aiter_lines()]
+            await http.post(ASK, json={"question": BATTERY})
+            shown = set((await http.get("/metrics")).text.splitlines())
+        asked = len(embedder.requests)
+        assert asked == 3  # the proof at start, the passage, the question
+        assert {
+            'rag_tokens_total{kind="input",service="generation_service"} 100.0',
+            'rag_tokens_total{kind="output",service="generation_service"} 7.0',
+            f'rag_cost_total{{service="generation_service"}} {(100 * 0.5 + 7 * 8) / 1e6}',
+            'rag_tokens_total{kind="input",service="embeddings_service"} 60.0',
+            "rag_embedding_batch_tokens_sum 60.0",
+            "rag_embedding_batches_total 2.0",
+            "rag_generation_first_token_seconds_count 1.0",
+        } <= shown
+        [cost] = [line for line in shown if line.startswith('rag_cost_total{service="embeddings_service"}')]
+        assert float(cost.split()[1]) == pytest.approx(60 * 0.1 / 1e6)
 
 
 async def test_without_a_chat_endpoint_an_ask_says_why_and_with_a_fallback_it_quotes(tmp_path: Path):

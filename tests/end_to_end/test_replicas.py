@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,24 +155,3 @@ async def test_stopping_under_load_answers_every_request_that_was_taken(tmp_path
         await server.drain()
         assert [answer.status_code for answer in await asyncio.gather(*calls)] == [200] * 6
     assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-async def test_no_replica_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAGWORKS_")} | {
-        "RAGWORKS_EMBEDDINGS_SERVICE__MODEL_NAME": "hashing",
-        "RAGWORKS_EMBEDDINGS_SERVICE__REPLICAS__RUNTIME": "process",
-        "RAGWORKS_EMBEDDINGS_SERVICE__REPLICAS__INSTANCES": "2",
-    }
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ragworks", "serve", "--port", "0", "--data", str(tmp_path),
-        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    assert server.stdout
-    async for line in server.stdout:
-        if b"service_started" in line and b"orchestration_api" in line:
-            break
-    children = psutil.Process(server.pid).children(recursive=True)
-    assert len(children) == 2
-    server.kill()
-    await server.wait()
-    await until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))

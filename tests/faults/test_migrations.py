@@ -9,8 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ragworks.records import CHUNK_BITS
+from ragworks.storage import migrations
 from stores import DIMENSION, found, opened
 
 TEXT = "The battery of the city bike lasts five years."
@@ -50,3 +52,22 @@ async def test_documents_of_the_first_format_are_found_and_read(tmp_path: Path) 
         assert await at.store.text("default", "bike") == TEXT
         assert await found(at, "battery") == {"bike"}
         assert (await at.store.checkup()).problems == ()
+
+
+async def test_a_job_that_waits_in_the_second_format_is_worked_off_and_belongs_to_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older, closing(sqlite3.connect(tmp_path / "ragworks.db", isolation_level=None)) as db:
+        older.setattr(migrations, "STEPS", migrations.STEPS[:2])
+        migrations.migrate(db)
+        db.execute("INSERT INTO jobs (id, collection, created_at) VALUES ('j', 'default', 1.0)")
+        db.execute(
+            "INSERT INTO tasks (id, job_id, collection, document_id, name, content_hash, size_bytes, metadata, state) "
+            "VALUES ('t', 'j', 'default', 'bike', 'bike', 'ab', 1, '{}', 'queued')"
+        )
+    async with opened(tmp_path) as at:
+        task = await at.jobs.claim()
+    assert task
+    assert (task.id, task.traceparent) == ("t", None)
+    with closing(sqlite3.connect(tmp_path / "ragworks.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (len(migrations.STEPS),)

@@ -207,3 +207,36 @@ def test_another_implementation_is_named_in_one_line_and_registered_in_a_table(t
 def test_scaling_that_contradicts_itself_is_refused_with_the_key(given: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidSettings, match=said):
         load(None, {}, embeddings_service={"scaling": given})
+
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "enabled"),
+    [
+        ({}, False),
+        (COLLECTOR, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", **COLLECTOR}, False),
+        ({"OTEL_TRACES_EXPORTER": "console", **COLLECTOR}, False),
+        ({"OTEL_SDK_DISABLED": "true", **COLLECTOR}, False),
+        ({"OTEL_SDK_DISABLED": "false", **COLLECTOR}, True),
+        ({"RAGWORKS_TRACES__ENABLED": "true"}, True),
+        ({"RAGWORKS_TRACES__ENABLED": "false", **COLLECTOR}, False),
+        ({"RAGWORKS_TRACES__ENABLED": "true", "OTEL_SDK_DISABLED": "True"}, False),
+    ],
+)
+def test_opentelemetrys_variables_switch_traces_on_and_off(environment: dict[str, str], enabled: bool) -> None:
+    assert load(None, environment).traces.enabled is enabled
+
+
+@pytest.mark.parametrize(
+    ("said", "captured"),
+    [("true", True), ("SPAN_ONLY", True), ("span_and_event", True), ("event_only", False), ("false", False)],
+)
+def test_texts_are_captured_when_opentelemetrys_variable_says_so(said: str, captured: bool) -> None:
+    environment = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": said}
+    assert load(None, environment).traces.capture_text is captured
+    assert not load(None, environment, traces={"capture_text": False}).traces.capture_text

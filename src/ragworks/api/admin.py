@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -102,23 +102,22 @@ async def list_events(
     after: After = None,
     service: Annotated[str | None, Query(description="only events of this service")] = None,
     since: Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds since the epoch")] = 0.0,
+    order: Annotated[Literal["desc", "asc"], Query(description="newest first, or oldest first")] = "desc",
 ) -> schemas.ListOf[schemas.Event]:
-    """List decisions of the control plane, oldest first, each with its inputs, its reason and the policy that made it.
+    """List decisions of the control plane, newest first, each with its inputs, its reason and the policy that made it.
 
-    The newest ``limit`` of them; with ``after`` the next ones behind that id, so that who polls misses none.
-    ``after=0`` begins with the oldest that is kept.
+    With ``order=asc`` oldest first: who polls with the ``last_id`` of the answer before misses none.
     """
+    id_, newest_first = _event_id(after), order == "desc"
     found = await app_of(request).journal.recent(
         service=None if service is None else known_service(service),
         since=since,
-        after=_event_id(after),
-        limit=limit + 1,
+        **({"before": id_} if newest_first else {"after": id_ or 0}),
+        limit=limit + 1,  # one more than asked for says whether there are more
     )
-    # One more than asked for says whether there are more: behind these, or before the newest.
-    data = found[:limit] if after is not None else found[-limit:]
+    data = (found[::-1] if newest_first else found)[:limit]
     last_id = str(data[-1].id) if data else after
-    more = after is not None and len(found) > limit
-    return schemas.ListOf(data=[schemas.event(one) for one in data], has_more=more, last_id=last_id)
+    return schemas.ListOf(data=[schemas.event(one) for one in data], has_more=len(found) > limit, last_id=last_id)
 
 
 @router.get("/v1/doctor", dependencies=[needs("vector_store")], responses=problems())

@@ -31,7 +31,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/collections/{name}/search",
     dependencies=[needs("retrieval_service")],
-    responses=problems(400, 404, 409, 413, 415, 422),
+    responses=problems(400, 404, 409, 413, 415, 422, 429),
     openapi_extra=accepts(schemas.SearchRequest),
 )
 async def search(
@@ -55,7 +55,7 @@ async def search(
     "/v1/collections/{name}/ask",
     dependencies=[needs("retrieval_service", "generation_service")],
     response_model=None,
-    responses={**problems(400, 404, 409, 413, 415, 422), **STREAM},
+    responses={**problems(400, 404, 409, 413, 415, 422, 429), **STREAM},
     openapi_extra=accepts(schemas.AskRequest),
 )
 async def ask(

@@ -16,10 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ragworks import tracing
 from ragworks.api.problems import describe, respond
 from ragworks.control.metrics import Metrics
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import NotReady, RagworksError, SubmissionTooLarge
+from ragworks.tracing import OFF, Off, Span
 
 log = structlog.get_logger("ragworks.api")
 
@@ -48,11 +50,12 @@ class Observed:
         answered = _Answered(send, scope["request_id"])
         began = time.perf_counter()
         self._metrics.request_started()
-        try:
-            with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]):
+        with structlog.contextvars.bound_contextvars(request_id=scope["request_id"]), _traced(scope) as span:
+            try:
                 await self._guarded(scope, receive, answered)
-        finally:
-            self._record(scope, answered.status, time.perf_counter() - began)
+            finally:
+                self._record(scope, answered.status, time.perf_counter() - began)
+                _note(span, scope, answered.status)
 
     async def _guarded(self, scope: Scope, receive: Receive, answered: _Answered) -> None:
         try:
@@ -212,6 +215,32 @@ class LocalOnly:
                 f"this server listens on this machine only and expects the header {name} to name one of {allowed}, "
                 f"found {found!r}; call it by http://127.0.0.1, or bind another address with --host",
             )
+
+
+def _traced(scope: Scope) -> Span | Off:
+    """The span of a request, which may go on with a trace of its caller. Probes make none."""
+    if not tracing.is_on() or scope["path"] in QUIET_ROUTES:
+        return OFF
+    attributes: tracing.Attributes = {
+        "http.request.method": scope["method"],
+        "url.path": scope["path"],
+        "url.scheme": scope["scheme"],
+        "ragworks.request_id": scope["request_id"],
+    }
+    parent = tracing.parsed(Headers(scope=scope).get("traceparent"))
+    return tracing.entry(scope["method"], attributes, "server", parent)
+
+
+def _note(span: Span | Off, scope: Scope, status: int | None) -> None:
+    if isinstance(span, Off):
+        return
+    if (route := _route(scope)) != UNMATCHED:
+        span.name = f"{scope['method']} {route}"
+        span.set("http.route", route)
+    if status is not None:
+        span.set("http.response.status_code", status)
+    if status is None or status >= 500:
+        span.fail(str(status or "client_left"))
 
 
 def _request_id(headers: Headers) -> str:

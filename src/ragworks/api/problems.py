@@ -56,6 +56,9 @@ TABLE: dict[type[RagworksError], Row] = {
     errors.IdempotencyKeyInUse: Row(409, "Idempotency key in use", "Wait for the first request, then repeat."),
     errors.Refused: Row(503, "Refused", "Try again after Retry-After seconds."),
     errors.QueueFull: Row(429, "Queue full", "Try again after Retry-After seconds; nothing was accepted."),
+    errors.TooManyQuestions: Row(
+        429, "Too many questions", "Try again after Retry-After seconds, or raise orchestration_api.max_questions."
+    ),
     errors.SubmissionTooLarge: Row(413, "Submission too large", "Send fewer or smaller documents in one submission."),
     errors.ReplicaLost: Row(
         503, "Replica lost", "Try again after Retry-After seconds; `ragworks why` says what ended it."

@@ -8,6 +8,7 @@ texts, requests and planned delays, but not where in the server a delay ends.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +21,7 @@ from urllib.parse import quote
 
 import httpx
 
-from ragworks.bench.documents import Documents, Key
+from ragworks.bench.documents import CHUNK_TOKENS, Documents, Key
 from ragworks.bench.folder import Shown, differences, failed_tasks, leftovers, open_tasks, shown
 from ragworks.bench.ledger import Ledger
 from ragworks.bench.machine import commit, machine
@@ -41,6 +42,13 @@ INSTANTS: tuple[tuple[str, Callable[[Random], float], int], ...] = (
     ("ready", lambda rng: rng.uniform(0, 1.0), 25),
     ("started", lambda rng: rng.uniform(0, 1.2), 30),
 )
+
+SETTINGS = {
+    "DOCUMENT_PROCESSOR__CHUNK_TOKENS": str(CHUNK_TOKENS),
+    "DOCUMENT_PROCESSOR__WORKERS": "2",
+    # By default three dead workers condemn a document as the one that kills them; here they are killed from outside.
+    "DOCUMENT_PROCESSOR__MAX_ATTEMPTS": "50",
+}
 
 OnKill = Callable[[int, str], None]
 """Told how many kills there were, and a word on the last."""
@@ -103,7 +111,7 @@ class _Run:
 
     async def _life(self) -> None:
         after, delay, _ = self._instant(INSTANTS)
-        server = Server(self._plan.folder, "data", self._plan.model)
+        server = Server(self._plan.folder, "data", _environment(self._plan.model))
         try:
             if after == "started":
                 await asyncio.sleep(delay(self._rng))
@@ -164,7 +172,7 @@ class _Run:
 
     @asynccontextmanager
     async def _served(self, name: str) -> AsyncIterator[tuple[httpx.AsyncClient, Server]]:
-        server = Server(self._plan.folder, name, self._plan.model)
+        server = Server(self._plan.folder, name, _environment(self._plan.model))
         try:
             async with httpx.AsyncClient(base_url=await server.ready(), timeout=DEADLINE_S) as http:
                 yield http, server
@@ -248,6 +256,13 @@ class _Run:
             "logged_errors": log.count('"level": "error"') + log.count("Traceback (most recent call last)"),
             "notes": self.ledger.notes,
         }
+
+
+def _environment(model: str) -> dict[str, str]:
+    """What the server under test finds set: nothing of the user's own."""
+    found = {key: value for key, value in os.environ.items() if not key.startswith("RAGWORKS_")}
+    found |= {f"RAGWORKS_{key}": value for key, value in SETTINGS.items()}
+    return found | ({"RAGWORKS_EMBEDDINGS_SERVICE__MODEL_NAME": "hashing"} if model == "hashing" else {})
 
 
 async def _being_collected(http: httpx.AsyncClient) -> int:

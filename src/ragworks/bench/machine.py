@@ -27,6 +27,18 @@ def cpu() -> str:
     return platform.processor() or "unknown processor"
 
 
+def available_cores() -> int:
+    """How many this process may use, counted as the server counts them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_s() -> float:
+    """CPU seconds that all programs of this machine have taken so far."""
+    times = psutil.cpu_times()._asdict()
+    # Linux counts what guests take among user and nice, too.
+    return float(sum(spent for kind, spent in times.items() if kind not in ("idle", "iowait", "guest", "guest_nice")))
+
+
 def commit() -> str:
     """Of the checkout that runs; "unknown" when ragworks was installed from a package."""
     command = ["git", "rev-parse", "--short", "HEAD"]

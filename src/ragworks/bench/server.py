@@ -1,36 +1,27 @@
-"""A server process as the crash benchmark sees it: started, watched, and killed with or without its workers."""
+"""A server process as a benchmark sees it: started, watched, and killed with or without its workers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 
 import httpx
 import psutil
 
-from ragworks.bench.documents import CHUNK_TOKENS
-
 MARK = "BENCH_OF_RAGWORKS"  # in the environment of the server, and so of every process that it starts
 DEADLINE_S = 120.0
 ORPHAN_S = 5.0  # in which a worker must have noticed that its server is gone
 POLL_S = 0.01
 VICTIMS = ("server", "worker", "workers", "server and workers")
-SETTINGS = {
-    "DOCUMENT_PROCESSOR__CHUNK_TOKENS": str(CHUNK_TOKENS),
-    "DOCUMENT_PROCESSOR__WORKERS": "2",
-    # By default three dead workers condemn a document as the one that kills them; here they are killed from outside.
-    "DOCUMENT_PROCESSOR__MAX_ATTEMPTS": "50",
-}
 
 
 class Stuck(Exception):
@@ -38,19 +29,26 @@ class Stuck(Exception):
 
 
 class Server:
-    """One life of a server process on a data folder."""
+    """One life of a server process on the data folder ``name`` in ``folder``, with what ``environment`` sets.
 
-    def __init__(self, folder: Path, name: str, model: str) -> None:
+    It runs in ``where``, whose ``ragworks.toml`` it reads; by default in ``folder``, where there is none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        environment: Mapping[str, str],
+        *arguments: str,
+        where: Path | None = None,
+    ) -> None:
         self.data, self._log = folder / name, folder / f"{name}.log"
         self._token = uuid.uuid4().hex
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAGWORKS_")}
-        environment[MARK] = self._token
-        environment |= {f"RAGWORKS_{key}": value for key, value in SETTINGS.items()}
-        if model == "hashing":
-            environment["RAGWORKS_EMBEDDINGS_SERVICE__MODEL_NAME"] = "hashing"
-        command = [sys.executable, "-m", "ragworks", "serve", "--port", "0", "--data", str(self.data)]
+        command = [sys.executable, "-m", "ragworks", "serve", "--port", "0", "--data", str(self.data), *arguments]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, env={**environment, MARK: self._token}, cwd=where or folder, stdout=log, stderr=log
+            )
 
     async def ready(self) -> str:
         """The URL, once a search and a submission would be answered. Raises Stuck."""

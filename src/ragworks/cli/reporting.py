@@ -145,7 +145,8 @@ def _headline(found: Found) -> str:
         oldest = f", the oldest for {_length(found['queue_oldest_s'])}" if found["queue_oldest_s"] else ""
         queue = f", {found['queue_size']} documents queued{oldest}"
     problem = f": {found['problem']}" if "problem" in found else ""
-    return harmless(f"{found['where']}: {'ready' if found['ready'] else 'not ready'}{problem}{queue}")
+    opened = "" if problem or found["where"].startswith("http") else "no server runs, opened here for this look: "
+    return harmless(f"{found['where']}: {opened}{'ready' if found['ready'] else 'not ready'}{problem}{queue}")
 
 
 def _service(one: Mapping[str, Any], waiting: Mapping[str, str]) -> tuple[Any, ...]:

@@ -76,6 +76,11 @@ class Autoscaler:
         if self.pinned:
             self.pinned, self._state = False, ScaleState()
 
+    @property
+    def target(self) -> int:
+        """How many replicas there should be once what was decided is done."""
+        return self._group.size if self._target is None else self._target
+
     def report(self) -> dict[str, Any]:
         """``mode`` is auto, or pinned by hand; the rest is what was decided last, if anything."""
         if self.last is None:
@@ -138,9 +143,8 @@ class Autoscaler:
             self._note_blind(error)
 
     def _measured(self, now: float) -> Load | None:
-        instances = self._group.size if self._target is None else self._target
         try:
-            seen = self._meter.measured(now, instances)
+            seen = self._meter.measured(now, self.target)
         except Exception as error:  # whatever it is, no data is a decision of its own
             self._note_blind(error)
             return None

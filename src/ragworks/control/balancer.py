@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from ragworks import tracing
 from ragworks.control.replicas import Outcome, Pick, ReplicaSet, ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record, Replica, unrecorded
@@ -18,6 +19,7 @@ from ragworks.errors import NotReady, ReplicaGone
 from ragworks.policies.calling import Attempts, CallSettings, Fault, again, classify, hedge_after_s
 from ragworks.policies.retrying import earned
 from ragworks.protocols import Clock
+from ragworks.tracing import Attributes, Off, Span
 from ragworks.types import Health, Life
 from ragworks.waiting import news_or_time
 
@@ -108,19 +110,20 @@ class Balancer:
         NotReady when there is no replica.
         """
         call = _Call(verb, arguments, named, cost, Attempts(idempotent), self._until(timeout_s))
-        while True:
-            pick = await self._pick(call)
-            try:
-                answer = await self._answer(pick, call)
-            except Exception as error:  # whatever it is, another replica may not have it
-                if not self._again(call, error):
-                    raise
-                lost = classify(error) is Fault.LOST
-            else:
-                self._succeeded()
-                return answer
-            if lost:
-                await self._clock.sleep(LOSS_PAUSE_S)
+        with self._span(verb):
+            while True:
+                pick = await self._pick(call)
+                try:
+                    answer = await self._answer(pick, call)
+                except Exception as error:  # whatever it is, another replica may not have it
+                    if not self._again(call, error):
+                        raise
+                    lost = classify(error) is Fault.LOST
+                else:
+                    self._succeeded()
+                    return answer
+                if lost:
+                    await self._clock.sleep(LOSS_PAUSE_S)
 
     async def stream(
         self,
@@ -134,11 +137,16 @@ class Balancer:
         """The items of a verb that is an asynchronous generator, all from one replica: there is another attempt only
         before the first. ``timeout_s`` is for each item. Otherwise as ``call``."""
         call = _Call(verb, arguments, named, cost, Attempts(idempotent), math.inf)
+        async with aclosing(tracing.streamed(self._span(verb), self._stream(call, timeout_s))) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield item
+
+    async def _stream(self, call: _Call, timeout_s: float | None) -> AsyncIterator[Any]:
         while True:
             pick = await self._pick(call, timeout_s)
             outcome, began, first = Outcome.CANCELLED, self._clock.monotonic(), True
             try:
-                items = self._handle(pick).stream(verb, *arguments, timeout_s=timeout_s, **named)
+                items = self._handle(pick).stream(call.verb, *call.arguments, timeout_s=timeout_s, **call.named)
                 async with aclosing(items):  # type: ignore[type-var]  # an asynchronous generator in every runtime
                     async for item in items:
                         first = False
@@ -152,6 +160,10 @@ class Balancer:
                     raise
             finally:
                 self._release(pick, outcome, began)
+
+    def _span(self, verb: str) -> Span | Off:
+        attributes: Attributes = {"ragworks.service": self.service, "ragworks.verb": verb}
+        return tracing.span(f"{self.service}.{verb}", attributes, "client")
 
     def traffic(self, replica_id: str) -> Traffic:
         """What a replica was called for since it came."""
@@ -193,6 +205,7 @@ class Balancer:
             pick = self._replicas.pick(now, cost=call.cost, tried=tried)
         if pick is not None:
             self._counts["picks"] += 1
+            tracing.event("pick", {"ragworks.replica_id": pick.replica_id, "ragworks.reason": pick.reason})
             if not tried:  # a second attempt takes what is left, which is no panic
                 self._note_panic(pick.reason)
         return pick
@@ -298,6 +311,8 @@ class Balancer:
         call.error = error
         self._saved -= decision.cost
         self._counts["retries"] += decision.again
+        if decision.again:
+            tracing.event("retry", {"error.type": tracing.error_type(error), "ragworks.reason": decision.reason})
         return decision.again
 
     def _succeeded(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
+from ragworks import tracing
 from ragworks.control.replicas import Outcome, Pick, ReplicaSet, ReplicaView
 from ragworks.control_protocols import EndpointFailed, Record, endpoint_id, unrecorded
 from ragworks.errors import EndpointUnavailable
@@ -101,6 +102,8 @@ class EndpointSet:
             raise self._unavailable(tried)
         self._counts["picks"] += 1
         self._counts["retries"] += bool(tried)
+        said: tracing.Attributes = {"ragworks.replica_id": pick.replica_id, "ragworks.reason": pick.reason}
+        tracing.event("retry" if tried else "pick", said)
         return pick
 
     def _unavailable(self, tried: Mapping[str, EndpointFailed]) -> EndpointUnavailable:

@@ -43,6 +43,25 @@ LEVELS: Mapping[str, str] = {
 }
 """How severe an action is in the log; any other one is an info."""
 
+BY_EACH = ("service_started", "service_failed", "service_stopped", "health_changed")
+SCALED = ("scaled", "scale_up", "scale_down", "scale_failed", "load_unknown")
+PICKED = ("ejected", "readmitted", "held")
+KEPT = ("replica_started", "replica_ended", "replica_killed", "replica_stopped", "replica_restarts", "given_up")
+CALLED = ("panic_began", "panic_ended", "rejecting_began", "rejecting_ended")
+ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "embeddings_service": (*SCALED, *PICKED, *KEPT, *CALLED),
+    "document_processor": (*SCALED, "refused"),
+    "generation_service": PICKED,
+    "orchestration_api": ("refused",),
+}
+"""What each service may record, beside what each of them does."""
+
+
+def actions(service: str) -> tuple[str, ...]:
+    """All that ``service`` may record: the bounded values of the label ``action``."""
+    return (*BY_EACH, *ACTIONS.get(service, ()))
+
+
 OnEvent = Callable[[str, str], None]
 """Given service and action. Must return at once and must not raise."""
 
@@ -84,11 +103,17 @@ class Journal:
         return partial(self._note, name)
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+        self,
+        *,
+        service: str | None = None,
+        since: float = 0.0,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[Event]:
         """As EventLog says it, with what happened up to now."""
         await self.flush()
-        return await self._events.recent(service=service, since=since, after=after, limit=limit)
+        return await self._events.recent(service=service, since=since, after=after, before=before, limit=limit)
 
     async def flush(self) -> None:
         """Keep what waits, now. Never raises: what cannot be kept waits on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -14,7 +14,7 @@ import structlog
 from ragworks.control.balancer import Balancer
 from ragworks.control.health_checker import HealthChecker, left_alone
 from ragworks.control.replicas import ReplicaSet, ReplicaView
-from ragworks.control_protocols import Record, Replica, ReplicaSpec, Runtime, unrecorded
+from ragworks.control_protocols import Record, Replica, ReplicaSpec, Runtime, Usage, unrecorded
 from ragworks.errors import CannotStart
 from ragworks.policies import restarting
 from ragworks.policies.calling import CallSettings
@@ -191,6 +191,10 @@ class Group:
         """Each replica as ``/v1/services`` shows it, those that are not up yet included."""
         views = {view.id: view for view in self._replicas.views(self._clock.monotonic())}
         return tuple(self._report(member, views.get(member.replica_id)) for member in self._members)
+
+    def usages(self) -> Mapping[str, Usage]:
+        """What the process of each replica takes, as far as it is known."""
+        return {name: replica.usage() for name, replica in self.handles.items()}
 
     # mechanism
 

@@ -1,17 +1,22 @@
-"""The Prometheus collectors, named in one place; every family is there from the start, at zero."""
+"""What happened, counted for Prometheus; every family is there from the start, at zero where a zero is true."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from ragworks.control.replica_metrics import ReplicaMetrics, Stats, Views
-from ragworks.control.replicas import ReplicaView
+from ragworks.control.events import actions
+from ragworks.control.histograms import HISTOGRAMS
+from ragworks.control.machine import Machine
+from ragworks.control.machine_metrics import MachineMetrics
+from ragworks.control.replica_metrics import ReplicaMetrics, Stats, Targets, Usages, Views, none_known
+from ragworks.control.stats_metrics import StatsMetrics
 from ragworks.errors import RagworksError
 from ragworks.settings import SERVICES
-from ragworks.types import Health, Life, Stage, TaskState
+from ragworks.types import Stage, TaskState
 
 OUTCOMES = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, "unchanged", "retried")
 ANSWERS = ("answered", "abstained", "failed")
@@ -23,11 +28,9 @@ DELIVERIES = ("delivered", "retried", "failed")
 STEPS = ("embed", "retrieve", "rerank", "total")
 KINDS = ("passage", "question")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-# Requests reach from a cached search (2 ms) to a long answer; stages from a note (1 ms) to a book (minutes).
-REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-STAGE_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+TOKENS = tuple(
+    (service, kind) for service in ("generation_service", "embeddings_service") for kind in ("input", "output")
+)
 
 
 def codes() -> tuple[str, ...]:
@@ -44,50 +47,53 @@ def codes() -> tuple[str, ...]:
 class Metrics:
     """What happened, as counters. Each method is one thing that a mechanism reports; all are cheap and never raise.
 
-    Gauges of live state are read at scrape time: hand a callable to a ``watch_…`` method.
+    What lives elsewhere is read at scrape time: hand what reads it to a ``watch_…`` method. That must not wait.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = self._counter("rag_requests", "HTTP requests answered", "route", "method", "status")
-        self._request_seconds = self._histogram(
-            "rag_request_duration_seconds", "From first to last byte of a request", REQUEST_SECONDS, "route"
-        )
+        self._request_seconds = self._histogram("rag_request_duration_seconds")
         self._active = Gauge("rag_active_connections", "HTTP requests being answered now", registry=self.registry)
         self._errors = self._counter("rag_errors", "Errors by their stable code", "code")
         self._events = self._counter("rag_events", "Decisions and happenings, as `why` tells them", "service", "action")
-        self._queue = Gauge("rag_queue_size", "Documents that wait or run", registry=self.registry)
         self._up = Gauge("rag_service_up", "1 while the service is up", ["service"], registry=self.registry)
-        self._lag = self._histogram("rag_loop_lag_seconds", "Lateness of the event loop's wake-ups", LAG_SECONDS)
-        self._replicas = ReplicaMetrics()
-        self.registry.register(self._replicas)
+        self._lag = self._histogram("rag_loop_lag_seconds")
         self._ingestion()
         self._questions()
+        self._prices: dict[tuple[str, str], float] = {}
+        self._replicas, self._machine, self._stats = ReplicaMetrics(), MachineMetrics(), StatsMetrics()
+        for collector in (self._replicas, self._machine, self._stats):
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)  # of the server's process; nothing where there is no /proc
         self._start_at_zero()
 
     def _ingestion(self) -> None:
-        self._stages = self._histogram(
-            "rag_stage_duration_seconds", "One stage of one document", STAGE_SECONDS, "stage"
-        )
+        self._stages = self._histogram("rag_stage_duration_seconds")
         self._documents = self._counter("rag_documents", "Attempts at a document by how they ended", "outcome")
         self._webhooks = self._counter("rag_webhooks", "Attempts at a webhook by how they ended", "outcome")
-        self._hits = self._counter("rag_cache_hits", "Vectors found in a cache tier")
-        self._misses = self._counter("rag_cache_misses", "Vectors that the model had to compute")
-        self._embedding_seconds = self._histogram(
-            "rag_embedding_duration_seconds", "One call that the embedding model had to serve", REQUEST_SECONDS, "kind"
+        self._embedding_seconds = self._histogram("rag_embedding_duration_seconds")
+        self._batches = self._counter("rag_embedding_batches", "Batches through the model, or requests to its endpoint")
+        self._batch_seconds = self._histogram("rag_embedding_batch_duration_seconds")
+        self._batch_tokens = self._histogram("rag_embedding_batch_tokens")
+        self._tokens = self._counter(
+            "rag_tokens", "Tokens that models read and wrote, as far as known", "service", "kind"
+        )
+        self._cost = self._counter(
+            "rag_cost", "Price of the tokens, where the settings give one, in its currency", "service"
         )
 
     def _questions(self) -> None:
         self._searches = self._counter("rag_searches", "Searches answered")
-        self._steps = self._histogram(
-            "rag_search_step_duration_seconds", "One step of one search", REQUEST_SECONDS, "step"
-        )
+        self._steps = self._histogram("rag_search_step_duration_seconds")
         self._answers = self._counter("rag_answers", "Questions by how they ended", "outcome")
         self._asked = self._counter(
             "rag_questions", "Searches and asks by how they ended, as the query log says it", "kind", "outcome"
         )
         self._feedback = self._counter("rag_feedback", "Ratings of answers", "rating")
         self._citations = self._counter("rag_citations", "Citations written by a generator", "outcome")
+        self._generation_seconds = self._histogram("rag_generation_duration_seconds")
+        self._first_token_seconds = self._histogram("rag_generation_first_token_seconds")
 
     def request_started(self) -> None:
         self._active.inc()
@@ -120,19 +126,44 @@ class Metrics:
         """``outcome`` is delivered, retried or failed."""
         self._webhooks.labels(outcome).inc()
 
-    def cache(self, hits: int, misses: int) -> None:
-        self._hits.inc(hits)
-        self._misses.inc(misses)
-
     def embedding_call(self, kind: str, seconds: float) -> None:
         """``kind`` is passage or question."""
         self._embedding_seconds.labels(kind).observe(seconds)
+
+    def batch(self, tokens: int | None, seconds: float) -> None:
+        """One batch of embeddings_service; what is not known of its tokens may be told by ``batch_tokens``."""
+        self._batches.inc()
+        self._batch_seconds.observe(seconds)
+        if tokens is not None:
+            self.batch_tokens(tokens)
+
+    def batch_tokens(self, tokens: int) -> None:
+        self._batch_tokens.observe(tokens)
+        self.tokens("embeddings_service", "input", tokens)
+
+    def tokens(self, service: str, kind: str, count: int) -> None:
+        """``kind`` is input or output. Their price is added to the cost of ``service`` if it is known."""
+        self._tokens.labels(service, kind).inc(count)
+        if price := self._prices.get((service, kind)):
+            self._cost.labels(service).inc(price * count / 1e6)
+
+    def price(self, service: str, kind: str, per_million: float) -> None:
+        """What a million tokens cost from now on; 0 if it is not known, and then nothing is said of the cost."""
+        if per_million:
+            self._prices[service, kind] = per_million
+            self._cost.labels(service)
 
     def search(self, timings: Mapping[str, float]) -> None:
         """``timings``: seconds by step (embed, retrieve, rerank, total)."""
         self._searches.inc()
         for step, seconds in timings.items():
             self._steps.labels(step).observe(seconds)
+
+    def first_token(self, seconds: float) -> None:
+        self._first_token_seconds.observe(seconds)
+
+    def generated(self, seconds: float) -> None:
+        self._generation_seconds.observe(seconds)
 
     def answer(self, outcome: str) -> None:
         """``outcome`` is answered, abstained or failed."""
@@ -153,16 +184,31 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)
 
-    def watch_queue(self, size: Callable[[], float]) -> None:
-        self._queue.set_function(size)
+    def built(self, version: str, cores: int) -> None:
+        """Which code runs, and how many cores it may use."""
+        info = Gauge("rag_build_info", "1; its labels say what runs", ["version", "python"], registry=self.registry)
+        info.labels(version, platform.python_version()).set(1)
+        Gauge("rag_cores", "Cores that the server may use", registry=self.registry).set(cores)
+
+    def watch_stats(self, service: str, stats: Stats) -> None:
+        """``stats`` are those of document_processor or embeddings_service, which count some things themselves."""
+        self._stats.watch(service, stats)
 
     def watch_service(self, service: str, up: Callable[[], float]) -> None:
         """``up`` returns 1 while the service is up, otherwise 0."""
         self._up.labels(service).set_function(up)
 
-    def watch_replicas(self, service: str, stats: Stats, views: Views) -> None:
-        """``stats`` and ``views`` are those of the balancer of a service."""
-        self._replicas.watch(service, stats, views)
+    def watch_replicas(self, service: str, stats: Stats, views: Views, usages: Usages = none_known) -> None:
+        """``stats`` and ``views`` are those of the balancer of a service, ``usages`` what each replica takes."""
+        self._replicas.watch(service, stats, views, usages)
+
+    def watch_targets(self, targets: Targets) -> None:
+        """``targets`` says how many replicas there should be, by service."""
+        self._replicas.targets = targets
+
+    def watch_machine(self, machine: Machine) -> None:
+        """What ``machine`` saw last is shown; somebody else has it look."""
+        self._machine.machine = machine
 
     def render(self) -> bytes:
         """The exposition text that ``/metrics`` answers."""
@@ -171,8 +217,9 @@ class Metrics:
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, help_text, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str) -> Histogram:
+        shape = HISTOGRAMS[name]
+        return Histogram(name, shape.text, shape.labels, buckets=shape.buckets, registry=self.registry)
 
     def _start_at_zero(self) -> None:
         known: tuple[tuple[Counter | Gauge | Histogram, tuple[str, ...]], ...] = (
@@ -192,8 +239,11 @@ class Metrics:
                 family.labels(value)
         for question in QUESTIONS:
             self._asked.labels(*question)
+        for tokens in TOKENS:
+            self._tokens.labels(*tokens)
         for service in SERVICES:
-            self._events.labels(service, "refused")
+            for action in actions(service):
+                self._events.labels(service, action)
         self.expect_route("unmatched", "GET", 404)
 
 
@@ -208,28 +258,3 @@ class _WithoutCreated(CollectorRegistry):
         for family in self._inner.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
-
-
-def reference() -> str:
-    """The page ``docs/reference/metrics.md``."""
-    rows, metrics = [], Metrics()
-    one = ReplicaView("one", Life.READY, Health.HEALTHY, 1, 0, 0.1, None, None, 0.0, 1.0)
-    metrics.watch_replicas(SERVICES[0], dict, lambda: [one])
-    for family in metrics.registry.collect():
-        labels = sorted({label for sample in family.samples for label in sample.labels if label != "le"})
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        rows.append(f"| `{name}` | {family.type} | {', '.join(labels) or 'none'} | {family.documentation} |")
-    return "\n".join(
-        [
-            "# Metrics",
-            "",
-            "`GET /metrics` answers in the Prometheus text format. Every family is there from the start, at zero.",
-            "Durations are seconds. `route` is a route's template, so the number of series is bounded.",
-            "The series of a `replica` end with it.",
-            "",
-            "| Metric | Type | Labels | What it counts |",
-            "| --- | --- | --- | --- |",
-            *sorted(rows),
-            "",
-        ]
-    )

@@ -200,6 +200,14 @@ class Orchestrator:
         replicas = self.registry[name].replicas if name in self.registry else None
         return self.up(name) and (replicas is None or replicas.hopeful())
 
+    def targets(self) -> Mapping[str, int]:
+        """How many replicas each service should have that is not its own only one."""
+        return {
+            name: entry.replicas.size if entry.scaler is None else entry.scaler.target
+            for name, entry in self.registry.items()
+            if entry.replicas is not None
+        }
+
     def require(self, name: str) -> None:
         """Raises NotReady unless the service is up."""
         if name not in self._states:

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from ragworks.control.replicas import ReplicaView
+from ragworks.control_protocols import Usage
 from ragworks.settings import SERVICES
 from ragworks.types import Health, Life
 
@@ -24,20 +25,28 @@ STATES = (*(str(health) for health in Health), *(str(life) for life in Life if l
 
 Stats = Callable[[], Mapping[str, float]]
 Views = Callable[[], Sequence[ReplicaView]]
+Usages = Callable[[], Mapping[str, Usage]]
+Targets = Callable[[], Mapping[str, int]]
+
+
+def none_known() -> Mapping[str, Usage]:
+    """The Usages of replicas whose processes are not ours, or are this one."""
+    return {}
 
 
 class ReplicaMetrics(Collector):
     """Every service is there from the start, at zero; the families of single replicas when there are any."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, tuple[Stats, Views]] = {}
+        self._watched: dict[str, tuple[Stats, Views, Usages]] = {}
+        self.targets: Targets = dict
 
-    def watch(self, service: str, stats: Stats, views: Views) -> None:
-        self._watched[service] = stats, views
+    def watch(self, service: str, stats: Stats, views: Views, usages: Usages) -> None:
+        self._watched[service] = stats, views, usages
 
     def collect(self) -> Iterable[Metric]:
-        stats = {service: dict(read()) for service, (read, _) in self._watched.items()}
-        views = {service: read() for service, (_, read) in self._watched.items()}
+        stats = {service: dict(read()) for service, (read, _, _) in self._watched.items()}
+        views = {service: read() for service, (_, read, _) in self._watched.items()}
         for name, text in COUNTED.items():
             counted = CounterMetricFamily(f"rag_replica_{name}", text, labels=["service"])
             for service in SERVICES:
@@ -50,8 +59,16 @@ class ReplicaMetrics(Collector):
             states = Counter(_state(view) for view in views.get(service, ()))
             for state in STATES:
                 sizes.add_metric([service, state], states[state])
-        yield from (waiting, sizes)
+        wanted = GaugeMetricFamily(
+            "rag_scale_target_replicas",
+            "Replicas that there should be, by load, by hand or by setting",
+            labels=["service"],
+        )
+        for service, target in self.targets().items():
+            wanted.add_metric([service], target)
+        yield from (waiting, sizes, wanted)
         yield from _single(views)
+        yield from _usage({service: read() for service, (_, _, read) in self._watched.items()})
 
 
 def _state(view: ReplicaView) -> str:
@@ -70,3 +87,16 @@ def _single(views: Mapping[str, Sequence[ReplicaView]]) -> Iterable[Metric]:
             if view.avg_response_time is not None:  # nothing known is no zero
                 seconds.add_metric([service, view.id], view.avg_response_time)
     return active, seconds, errors
+
+
+def _usage(usages: Mapping[str, Mapping[str, Usage]]) -> Iterable[Metric]:
+    labels = ["service", "replica"]
+    cpu = GaugeMetricFamily("rag_replica_cpu_ratio", "Cores that its process keeps busy, lately", labels=labels)
+    memory = GaugeMetricFamily("rag_replica_memory_bytes", "Resident memory of its process", labels=labels)
+    for service, replicas in usages.items():
+        for replica, usage in replicas.items():
+            if usage.cpu_percent is not None:
+                cpu.add_metric([service, replica], usage.cpu_percent / 100)
+            if usage.memory_bytes is not None:
+                memory.add_metric([service, replica], usage.memory_bytes)
+    return cpu, memory

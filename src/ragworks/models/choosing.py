@@ -31,9 +31,11 @@ def embedding_model(settings: EmbeddingsSettings) -> Model:
     return MODELS[settings.model_name](settings)
 
 
-def remote_model(settings: EmbeddingsSettings, endpoints: Endpoints) -> RemoteModel:
+def remote_model(
+    settings: EmbeddingsSettings, endpoints: Endpoints, on_tokens: Callable[[int], None] = lambda tokens: None
+) -> RemoteModel:
     """The model of ``settings.endpoint``, served by others."""
-    return OpenAIEmbedder(settings.endpoint, _prefixes(settings), endpoints, SystemClock())
+    return OpenAIEmbedder(settings.endpoint, _prefixes(settings), endpoints, SystemClock(), on_tokens)
 
 
 def _prefixes(settings: EmbeddingsSettings) -> dict[TextKind, str]:

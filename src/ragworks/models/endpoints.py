@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from ragworks.control_protocols import EndpointFailed
+from ragworks import tracing
+from ragworks.control_protocols import EndpointFailed, endpoint_id
 from ragworks.policies.retrying import named_s
 from ragworks.protocols import Clock
+from ragworks.tracing import Attributes, Off, Span
 
 MAX_RETRY_AFTER_S = 3600.0
 REFUSED = (400, 413, 422)
@@ -24,6 +27,25 @@ MESSAGE_CHARACTERS = 300
 
 class RequestRefused(Exception):
     """The endpoint refuses the request for what it is."""
+
+
+def traced_post(url: str, route: str) -> Span | Off:
+    """The span of a request to an endpoint; it names no more of the URL than ``endpoint_id`` does."""
+    named = endpoint_id(url)
+    host = urlsplit(url)
+    attributes: Attributes = {
+        "http.request.method": "POST",
+        "server.address": host.hostname or "",
+        "server.port": host.port or (443 if host.scheme == "https" else 80),
+        "url.full": f"{host.scheme}://{named}{route}",
+    }
+    return tracing.span("POST", attributes, "client")
+
+
+def propagated() -> dict[str, str]:
+    """The headers by which an endpoint can go on with the trace."""
+    header = tracing.traceparent()
+    return {"traceparent": header} if header else {}
 
 
 class EndpointClient:
@@ -45,14 +67,16 @@ class EndpointClient:
     async def post(self, url: str, route: str, body: dict[str, Any]) -> bytes:
         """What it answers with 200. Raises EndpointFailed, RequestRefused."""
         http = self.http(url)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await http.post(url + route, json=body)
-        except (TimeoutError, httpx.HTTPError) as error:
-            raise self.unreachable(url, error) from error
-        if response.status_code != 200:
-            raise self.failure(url, response)
-        return response.content
+        with traced_post(url, route) as span:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    response = await http.post(url + route, json=body, headers=propagated())
+            except (TimeoutError, httpx.HTTPError) as error:
+                raise self.unreachable(url, error) from error
+            span.set("http.response.status_code", response.status_code)
+            if response.status_code != 200:
+                raise self.failure(url, response)
+            return response.content
 
     def http(self, url: str) -> httpx.AsyncClient:
         if self._http is None:

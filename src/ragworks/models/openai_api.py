@@ -6,12 +6,13 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.control_protocols import EndpointFailed, Endpoints
 from ragworks.errors import CannotStart, EmbeddingFailed, EndpointUnavailable
 from ragworks.models.endpoints import EndpointClient, RequestRefused
@@ -29,14 +30,21 @@ class OpenAIEmbedder:
 
     The fingerprint names the model, its dimension and the prefixes, but no URL: two servers of one model agree. Nor is
     the cut of long texts part of it: vectors of a shorter and a longer beginning can be compared.
+
+    ``on_tokens`` hears what each request cost, of an endpoint that says so. It must return at once and not raise.
     """
 
     def __init__(
-        self, settings: EndpointSettings, prefixes: Mapping[TextKind, str], endpoints: Endpoints, clock: Clock
+        self,
+        settings: EndpointSettings,
+        prefixes: Mapping[TextKind, str],
+        endpoints: Endpoints,
+        clock: Clock,
+        on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         self.name, self.max_bytes = settings.model, settings.max_text_bytes
         self.dimension = settings.dimension
-        self._prefixes, self._endpoints = prefixes, endpoints
+        self._prefixes, self._endpoints, self._on_tokens = prefixes, endpoints, on_tokens
         self._client = EndpointClient("embeddings_service.endpoint", settings.api_key, settings.timeout_s, clock)
 
     @property
@@ -94,13 +102,19 @@ class OpenAIEmbedder:
         except RequestRefused as error:
             raise EmbeddingFailed(str(error)) from error
         if len(answer) < LARGE_ANSWER:
-            return self._rows(url, answer, len(inputs))
-        return await asyncio.to_thread(self._rows, url, answer, len(inputs))
+            vectors, tokens = self._rows(url, answer, len(inputs))
+        else:
+            vectors, tokens = await asyncio.to_thread(self._rows, url, answer, len(inputs))
+        if tokens is not None:
+            self._on_tokens(tokens)
+        return vectors
 
-    def _rows(self, url: str, answer: bytes, count: int) -> Vectors:
-        """The answer's vectors in the order of the texts. An answer that may be about other texts is none at all."""
+    def _rows(self, url: str, answer: bytes, count: int) -> tuple[Vectors, int | None]:
+        """The answer's vectors in the order of the texts, and its tokens. An answer that may be about other texts is
+        none at all."""
         try:
-            data = json.loads(answer, object_hook=_with_numbers)["data"]
+            body = json.loads(answer, object_hook=_with_numbers)
+            data = body["data"]
             found = {int(one["index"]): one["embedding"] for one in data}
             order = sorted(int(one["index"]) for one in data)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -111,6 +125,8 @@ class OpenAIEmbedder:
                 f"{url} answered {len(order)} vectors for {count} texts, with the indices {_shortened(order)}: which "
                 "text is whose cannot be told"
             )
+        if isinstance(usage := body.get("usage"), dict) and type(tokens := usage.get("prompt_tokens")) is int:
+            tracing.note("ragworks.batch.tokens", tokens)
         sizes = {len(row) for row in found.values()}
         if len(sizes) != 1 or (self.dimension and sizes != {self.dimension}) or sizes == {0}:
             expected = self.dimension or "any one number of"
@@ -118,7 +134,14 @@ class OpenAIEmbedder:
                 f"{url} answered vectors of {', '.join(map(str, sorted(sizes)))} dimensions where {expected} were "
                 f"expected: is {self.name} the model that runs there?"
             )
-        return _unit(np.vstack([found[index] for index in order]))
+        return _unit(np.vstack([found[index] for index in order])), _tokens(body)
+
+
+def _tokens(body: Mapping[str, Any]) -> int | None:
+    """What the request cost, if the endpoint says so in the form that OpenAI gave it."""
+    usage = body.get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and tokens >= 0 else None
 
 
 def _with_numbers(item: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
+from ragworks import tracing
 from ragworks.control_protocols import EndpointFailed, Endpoints
 from ragworks.errors import EndpointUnavailable, GenerationFailed
-from ragworks.models.endpoints import EndpointClient, RequestRefused
+from ragworks.gen_ai import OURS
+from ragworks.models.endpoints import EndpointClient, RequestRefused, propagated, traced_post
 from ragworks.models.extractive import ABSTENTION
 from ragworks.protocols import Clock, Generator
 from ragworks.settings import ChatSettings
@@ -23,6 +25,7 @@ from ragworks.types import Draft, Hit, Turn
 MAX_WAITING = 8
 """Questions that wait for each answer that may be written at once; more would time out in the queue."""
 MAX_LINE = 1024 * 1024
+ROUTE = "/chat/completions"
 
 Said = str | Mapping[str, int]
 """A piece of the answer, or the tokens that it took."""
@@ -33,6 +36,8 @@ class OpenAIChatGenerator:
 
     At most ``concurrency`` answers are written at once. ``open`` before use, ``close`` after.
     """
+
+    provider = "openai"
 
     def __init__(self, settings: ChatSettings, endpoints: Endpoints, clock: Clock) -> None:
         self.name = settings.model
@@ -76,7 +81,7 @@ class OpenAIChatGenerator:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return self._endpoints.stream(lambda url: self._stream(url, body))
+        return self._endpoints.stream(lambda url: tracing.streamed(traced_post(url, ROUTE), self._stream(url, body)))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -102,8 +107,9 @@ class OpenAIChatGenerator:
         try:
             # Each wait for bytes has the limit: an answer may take long, silence may not.
             async with http.stream(
-                "POST", f"{url}/chat/completions", json=body, timeout=self._settings.timeout_s
+                "POST", url + ROUTE, json=body, headers=propagated(), timeout=self._settings.timeout_s
             ) as response:
+                tracing.note("http.response.status_code", response.status_code)
                 if response.status_code != 200:
                     await response.aread()
                     raise self._client.failure(url, response)
@@ -129,6 +135,7 @@ class FallingBack:
 
     def __init__(self, first: Generator, second: Generator) -> None:
         self._first, self._second, self.name = first, second, first.name
+        self.provider = getattr(first, "provider", OURS)
 
     async def generate(self, question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> AsyncIterator[str | Draft]:
         begun = False

@@ -15,12 +15,13 @@ from random import Random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ragworks.policies import admission, ejecting, health, holding, restarting, scaling
+from ragworks.policies import admission, crowding, ejecting, health, holding, restarting, scaling
 
 Json = Any
 
 POLICIES: Mapping[str, Callable[..., Any]] = {
     "admission.decide": admission.decide,
+    "crowding.enter": crowding.enter,
     "ejecting.judge": ejecting.judge,
     "health.judge": health.judge,
     "holding.hold": holding.hold,

@@ -12,9 +12,10 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+from ragworks import logs, tracing
 from ragworks.errors import RagworksError
 from ragworks.runtimes.channel import Channel
 from ragworks.runtimes.packing import pack, unpack
@@ -31,7 +32,7 @@ RESULT, ERROR, ITEM = range(11, 14)
 WINDOW = 8
 """Items that a stream sends ahead of its reader."""
 
-Work = Callable[[int, memoryview], Awaitable[Sequence[memoryview]]]
+Work = Callable[[int, memoryview, "Within"], Awaitable[Any]]
 
 
 def main(channel: int) -> None:
@@ -76,45 +77,72 @@ class _Host:
                 credit.release()
 
     async def _answer(self, call: int, message: memoryview, work: Work) -> None:
+        within = Within()
         try:
-            answer, parts = RESULT, await work(call, message)
+            value = await work(call, message, within)
+            answer = RESULT
+            parts: Sequence[memoryview] = await pack((value, within.spans))
         except asyncio.CancelledError:
-            answer, parts = ERROR, await _packed(RagworksError("the call was cancelled in its replica"))
+            answer, parts = ERROR, await _packed(RagworksError("the call was cancelled in its replica"), within)
         except Exception as error:  # whatever a verb raises is for its caller
             if not isinstance(error, RagworksError):
-                traceback.print_exc()  # the parent's log has it whole; the caller gets the name
-            answer, parts = ERROR, await _packed(translated(error))
+                within.report(error)  # the parent's log has it whole; the caller gets the name
+            answer, parts = ERROR, await _packed(translated(error), within)
         finally:
             del self._calls[call]
         self._channel.send(call, answer, parts)
 
-    async def _start(self, _: int, message: memoryview) -> Sequence[memoryview]:
+    async def _start(self, _: int, message: memoryview, within: Within) -> None:
         factory, arguments = await unpack(message)
         service = factory(*arguments)
+        logs.configure_child()
         await service.initialize()
         self._service = service
-        return ()
 
-    async def _call(self, _: int, message: memoryview) -> Sequence[memoryview]:
-        verb, arguments, named = await unpack(message)
-        found = verb_of(self._service, verb)(*arguments, **named)
-        return await pack(await found if inspect.isawaitable(found) else found)
+    async def _call(self, _: int, message: memoryview, within: Within) -> Any:
+        verb, arguments, named, carried = await unpack(message)
+        with within.entered(verb, carried):
+            found = verb_of(self._service, verb)(*arguments, **named)
+            return await found if inspect.isawaitable(found) else found
 
-    async def _stream(self, call: int, message: memoryview) -> Sequence[memoryview]:
-        verb, arguments, named = await unpack(message)
+    async def _stream(self, call: int, message: memoryview, within: Within) -> None:
+        verb, arguments, named, carried = await unpack(message)
         credit = self._credits[call] = asyncio.Semaphore(WINDOW)
         try:
-            async with contextlib.aclosing(verb_of(self._service, verb)(*arguments, **named)) as items:
-                async for item in items:
-                    await credit.acquire()
-                    self._channel.send(call, ITEM, await pack(item))
+            with within.entered(verb, carried):
+                async with contextlib.aclosing(verb_of(self._service, verb)(*arguments, **named)) as items:
+                    async for item in items:
+                        await credit.acquire()
+                        self._channel.send(call, ITEM, await pack(item))
         finally:
             del self._credits[call]
-        return ()
 
 
-async def _packed(error: RagworksError) -> Sequence[memoryview]:
+class Within:
+    """What a call belongs to, as its caller sent it: the span, and what each line of the log says."""
+
+    def __init__(self) -> None:
+        self.spans: list[tracing.Ended] = []
+        """Those that ended here, for the caller, who exports them."""
+        self._carried: logs.Carried = {}
+
+    @contextlib.contextmanager
+    def entered(self, verb: str, carried: tuple[tracing.Carried | None, logs.Carried]) -> Iterator[None]:
+        span, self._carried = carried
+        with (
+            logs.continued(self._carried),
+            tracing.continued(span, self.spans.append),
+            tracing.span(verb, {"process.pid": os.getpid()}, "server"),
+        ):
+            yield
+
+    def report(self, error: Exception) -> None:
+        with logs.continued(self._carried):
+            logs.report("verb_failed", error)
+
+
+async def _packed(error: RagworksError, within: Within) -> Sequence[memoryview]:
     try:
-        return await pack((type(error), error.args, dict(vars(error))))
+        return await pack(((type(error), error.args, dict(vars(error))), within.spans))
     except Exception:  # a field that cannot travel must not hide the message
-        return await pack((RagworksError, (f"{type(error).__name__}: {error}",), {}))
+        return await pack(((RagworksError, (f"{type(error).__name__}: {error}",), {}), within.spans))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
+
+import structlog
 
 from ragworks.control_protocols import Usage
 from ragworks.errors import RagworksError, ReadMemoryExceeded, ReadTimeout, WorkerCrashed
@@ -15,6 +18,8 @@ from ragworks.runtimes.packing import unpickled
 from ragworks.runtimes.spawning import Child
 
 Result = TypeVar("Result")
+
+log = structlog.get_logger("ragworks.workers")
 
 WATCH_INTERVAL_S = 0.1
 START_LIMIT_S = 60.0
@@ -80,8 +85,8 @@ class WorkerPool:
         return {"alive": len(self._workers), "busy": busy, "waiting": self._waiting, **self._counts}
 
     def pids(self) -> list[int]:
-        """The process ids of the children that are alive."""
-        return [worker.pid for worker in self._workers]
+        """The process ids of the children that are alive; from any thread."""
+        return [worker.pid for worker in tuple(self._workers)]
 
     def workers(self) -> list[WorkerReport]:
         """Each worker that is alive; its CPU is that since it was last asked."""
@@ -193,8 +198,10 @@ class _Failed:
 class _Worker:
     """A child process that works on one call at a time, and the protocol with it."""
 
-    def __init__(self, child: Child, answers: asyncio.StreamReader, requests: asyncio.StreamWriter) -> None:
-        self._child, self._answers, self._requests = child, answers, requests
+    def __init__(
+        self, child: Child, voice: _Voice, answers: asyncio.StreamReader, requests: asyncio.StreamWriter
+    ) -> None:
+        self._child, self._voice, self._answers, self._requests = child, voice, answers, requests
         self.pid, self.alive = child.pid, child.alive
         self.usage, self.memory_bytes = child.usage, child.memory_bytes
         self.calls = 0
@@ -203,9 +210,12 @@ class _Worker:
     @classmethod
     async def start(cls, workers: set[_Worker]) -> _Worker:
         """A worker that is ready. It joins ``workers`` before it is, so that nobody can lose it."""
-        child = await Child.spawn("ragworks.runtimes.child", "worker", niceness=NICENESS, environment=_ENVIRONMENT)
+        voice = _Voice()
+        child = await Child.spawn(
+            "ragworks.runtimes.child", "worker", niceness=NICENESS, environment=_ENVIRONMENT, on_line=voice.say
+        )
         try:
-            worker = cls(child, *await asyncio.open_connection(sock=child.channel))
+            worker = cls(child, voice, *await asyncio.open_connection(sock=child.channel))
         except BaseException:
             child.channel.close()
             await asyncio.shield(child.end())
@@ -227,6 +237,7 @@ class _Worker:
     ) -> Any:
         """The call's result, or _Failed. Raises when the child did not come to an answer and must go."""
         self.calls += 1
+        self._voice.speaks_for = copy_context()
         loop = asyncio.get_running_loop()
         self._deadline = loop.time() + limit_s
         answer = asyncio.ensure_future(self._ask(call, on_message))
@@ -282,6 +293,16 @@ class _Worker:
         """Kill the process and return when it is gone. Harmless when it is gone already."""
         self._requests.close()
         await self._child.end()
+
+
+class _Voice:
+    """What a worker prints, in the log of whom it works for. On debug: a parser may quote the document."""
+
+    def __init__(self) -> None:
+        self.speaks_for = Context()
+
+    def say(self, line: str) -> None:
+        self.speaks_for.run(log.debug, "worker_said", line=line)
 
 
 def _too_long(limit_s: float) -> str:

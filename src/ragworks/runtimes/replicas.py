@@ -7,17 +7,20 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextvars import Context
 from functools import partial
+from logging import INFO
 from typing import Any, NamedTuple, Self
 
 import structlog
 
+from ragworks import logs, tracing
 from ragworks.control_protocols import ReplicaSpec, Usage
 from ragworks.errors import InvalidInput, RagworksError, ReplicaLost
 from ragworks.runtimes.admission import MAX_CALLS, Admission
 from ragworks.runtimes.channel import Channel
 from ragworks.runtimes.child import unpacked_error
-from ragworks.runtimes.host import CALL, CANCEL, ERROR, MORE, RESULT, START, STOP, STREAM, WINDOW
+from ragworks.runtimes.host import CALL, CANCEL, ERROR, ITEM, MORE, RESULT, START, STOP, STREAM, WINDOW
 from ragworks.runtimes.packing import pack, unpack
 from ragworks.runtimes.spawning import Child
 
@@ -74,7 +77,13 @@ class ProcessRuntime:
 
 
 def _said(replica_id: str, line: str) -> None:
-    log.info("replica_said", replica=replica_id, line=line)
+    """A line of its log is one of ours; what it prints besides is quoted. Whoever had it started has no part in it."""
+    level, event, fields = logs.spoken(line) or (INFO, "replica_said", {"line": line})
+    Context().run(log.log, level, event, **fields, replica=replica_id)
+
+
+def _carried() -> tuple[tracing.Carried | None, logs.Carried]:
+    return tracing.carried(), logs.carried()
 
 
 class ProcessReplica:
@@ -101,14 +110,14 @@ class ProcessReplica:
     async def call(self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any) -> Any:
         with self._asking(verb) as asked:
             async with self._within(timeout_s, verb):
-                self._send(asked, CALL, await self._packed(verb, arguments, named))
+                self._send(asked, CALL, await self._packed(verb, arguments, named, _carried()))
                 return (await self._next(asked, verb)).value
 
     async def stream(
         self, verb: str, *arguments: Any, timeout_s: float | None = None, **named: Any
     ) -> AsyncIterator[Any]:
         with self._asking(verb) as asked:
-            self._send(asked, STREAM, await self._packed(verb, arguments, named))
+            self._send(asked, STREAM, await self._packed(verb, arguments, named, _carried()))
             for taken in itertools.count(1):
                 async with self._within(timeout_s, verb):
                     answer = await self._next(asked, verb)
@@ -198,9 +207,12 @@ class ProcessReplica:
         if isinstance(message, ReplicaLost):
             raise message
         try:
-            value: Any = await unpack(message) if len(message) else None
+            value: Any = await unpack(message)
         except Exception as error:
             raise RagworksError(f"the answer of {self.id} to {verb} cannot be read here: {error}") from error
+        if kind != ITEM:
+            value, spans = value
+            tracing.adopt(spans)
         if kind == ERROR:
             raise unpacked_error(*value)
         return _Answer(kind, value)

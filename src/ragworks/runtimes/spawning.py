@@ -22,6 +22,7 @@ import psutil
 from ragworks.control_protocols import Usage
 
 LAST_WORDS_BYTES = 4096
+LINE_BYTES = 64 * 1024  # of one that is still to end; a traceback is one line
 USAGE_S = 0.5  # psutil counts since it was last asked, and of a shorter time nothing can be said
 LAST_WORDS_WAIT_S = 0.5  # a grandchild may hold the pipe that the child spoke into, for as long as it likes
 _BOOT = (
@@ -145,7 +146,7 @@ class _Watch(asyncio.SubprocessProtocol):
         if self._on_line is None:
             return
         *lines, rest = (self._line + data).split(b"\n")
-        self._line = rest[-LAST_WORDS_BYTES:]
+        self._line = rest[-LINE_BYTES:]
         for line in lines:
             if text := line.decode("utf-8", "replace").strip():
                 self._on_line(text)

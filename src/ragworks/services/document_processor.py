@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from ragworks import tracing
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
@@ -22,6 +23,7 @@ from ragworks.records import OpenWork, Requeued
 from ragworks.services.submitting import Intake
 from ragworks.settings import ProcessorSettings
 from ragworks.storage_protocols import Blobs, JobQueue
+from ragworks.tracing import OFF, Off, Span
 from ragworks.types import (
     DeadLetter,
     Health,
@@ -84,7 +86,8 @@ class DocumentProcessor:
         self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
-        self._oldest_s = 0.0
+        self._oldest_at: float | None = None
+        self._dead: int | None = None
         self._ended_at = clock.monotonic()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._counts = {"documents_processed": 0, "processing_errors": 0}
@@ -104,7 +107,7 @@ class DocumentProcessor:
 
     async def initialize(self) -> None:
         self._ended_at = self._clock.monotonic()
-        await self._intake.look()
+        await self._look()
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
             self._learnt = learn(self._learnt, cost)
@@ -138,15 +141,23 @@ class DocumentProcessor:
         failure = self._runner.failure if self._runner else None
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
-        await self._intake.look()
-        oldest_at = await self._queue.oldest_at()
-        self._oldest_s = 0.0 if oldest_at is None else max(0.0, self._clock.now() - oldest_at)
+        await self._look()
         self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
         found, details = self._stuck(), dict(self.stats())
         if found:
             details["reason"] = found.reason
         status = found.health if found else Health.HEALTHY
         return ServiceHealth(NAME, status, error_count=self._counts["processing_errors"], details=details)
+
+    async def _look(self) -> None:
+        """Read what ``stats`` tells of the queue, which must not wait for the disk."""
+        await self._intake.look()
+        self._oldest_at = await self._queue.oldest_at()
+        self._dead = await self._queue.dead()
+
+    @property
+    def _oldest_s(self) -> float:
+        return 0.0 if self._oldest_at is None else max(0.0, self._clock.now() - self._oldest_at)
 
     def _stuck(self) -> Signal | None:
         quiet_s = self._clock.monotonic() - self._ended_at
@@ -161,6 +172,7 @@ class DocumentProcessor:
             "queue_size": self._intake.load.documents,
             "queue_bytes": self._intake.load.size_bytes,
             "oldest_waiting_s": self._oldest_s,
+            "dead_letters": self._dead,
             "running": running,
             **self._estimate_errors,
         }
@@ -210,9 +222,10 @@ class DocumentProcessor:
 
         embedder = WatchedEmbedder(self._embedder, attempt, self._model_time)
         attempt.wait_for(WORKER)
-        done = await ingest(attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered)
-        timer.end()
-        return done
+        with timer:
+            return await ingest(
+                attempt.task, reader=self._reader, embedder=embedder, store=self._store, on_stage=entered
+            )
 
     def _ended(self, task: Task, outcome: Outcome, seconds: float) -> None:
         self._on_document(outcome)
@@ -331,20 +344,33 @@ class DocumentProcessor:
 
 
 class _StageTimer:
-    """Seconds spent in each stage, told as the next one begins."""
+    """Seconds spent in each stage, told as the next one begins; and a span of each, also of one that failed."""
 
     def __init__(self, clock: Clock, tell: OnStageEnd) -> None:
         self._clock, self._tell = clock, tell
+        self._attempt = tracing.current()
         self._stage: Stage | None = None
+        self._span: Span | Off = OFF
         self._since = 0.0
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._span.end(error)
+        tracing.resume(self._attempt)
+        if error is None:
+            self._end()
 
     def enter(self, stage: Stage) -> None:
         if stage == self._stage:  # a sign of progress within it
             return
-        self.end()
+        self._end()
         self._stage, self._since = stage, self._clock.monotonic()
+        self._span = tracing.below(self._attempt, stage)
+        tracing.resume(self._span if isinstance(self._span, Span) else self._attempt)
 
-    def end(self) -> None:
+    def _end(self) -> None:
+        self._span.end()
         if self._stage is not None:
             self._tell(self._stage, self._clock.monotonic() - self._since)
             self._stage = None

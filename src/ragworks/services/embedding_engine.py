@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +18,8 @@ from ragworks.errors import CannotStart, NotReady
 from ragworks.policies.batching import BatchSettings
 from ragworks.protocols import Clock, Model, RemoteModel
 from ragworks.settings import EmbeddingsSettings
-from ragworks.types import Computed, FailedText, Health, ModelCard, ServiceHealth, TextKind
-from ragworks.workers.batcher import Batcher, Embedded, checked
+from ragworks.types import FailedText, Health, ModelCard, ServiceHealth, TextKind, Vectors
+from ragworks.workers.batcher import Batch, Batcher, Embedded, checked
 from ragworks.workers.sender import Sender, SendSettings
 
 NAME = "embeddings_service"
@@ -26,6 +27,22 @@ HUNG_AFTER_S = 30.0
 """A batch of 1,024 tokens takes 0.2 s; one that runs a hundred times longer will not come back."""
 PROBE_TIMEOUT_S = 5.0
 UNHEALTHY_AFTER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What an engine made of texts: ``vectors[i]``, float32 of unit length, is text i's; a row is NaN where ``failed``
+    names it. ``batch_sizes[i]`` texts shared its batch.
+
+    ``batches`` are all that the engine made since its last answer, whoever they were for.
+    """
+
+    vectors: Vectors
+    failed: tuple[FailedText, ...]
+    truncated: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    batches: tuple[Batch, ...] = ()
+
 
 ModelFactory = Callable[[EmbeddingsSettings], Model | RemoteModel]
 
@@ -65,7 +82,9 @@ class EmbeddingEngine:
         """Every text through the model, none left out. Raises NotReady while there is no model."""
         model, batcher = self._running()
         outcomes = await batcher.embed(texts, kind)
-        return packed(outcomes, model.dimension)
+        batches = tuple(batcher.untold)
+        batcher.untold.clear()
+        return packed(outcomes, model.dimension, batches)
 
     async def count_tokens(self, texts: Sequence[str], kind: TextKind) -> int:
         """Tokens of all texts as the model reads them: with its prefix; of a text that is cut, those that are left."""
@@ -146,7 +165,7 @@ class BalancedEngine:
         return int(await self._call("count_tokens", texts, kind))
 
 
-def packed(outcomes: Sequence[Embedded], dimension: int) -> Computed:
+def packed(outcomes: Sequence[Embedded], dimension: int, batches: tuple[Batch, ...] = ()) -> Computed:
     """As one array, which travels between processes without a copy of each row."""
     vectors = np.full((len(outcomes), dimension), np.nan, np.float32)
     for at, outcome in enumerate(outcomes):
@@ -158,7 +177,7 @@ def packed(outcomes: Sequence[Embedded], dimension: int) -> Computed:
         if one.vector is None
     )
     truncated = tuple(at for at, one in enumerate(outcomes) if one.truncated)
-    return Computed(vectors, failed, truncated, tuple(one.batch_size for one in outcomes))
+    return Computed(vectors, failed, truncated, tuple(one.batch_size for one in outcomes), batches)
 
 
 def unpacked(made: Computed) -> list[Embedded]:

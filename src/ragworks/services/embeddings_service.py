@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import gen_ai
 from ragworks.errors import NotReady
 from ragworks.policies.filling import fill
 from ragworks.protocols import Clock, StoredVectors
-from ragworks.services.embedding_engine import unpacked
+from ragworks.services.embedding_engine import Computed, unpacked
 from ragworks.settings import EmbeddingsSettings
-from ragworks.types import CacheReport, Computed, Embeddings, FailedText, Health, ModelCard, ServiceHealth, TextKind
+from ragworks.types import CacheReport, Embeddings, FailedText, Health, ModelCard, ServiceHealth, TextKind
 from ragworks.workers.batcher import Embedded, checked, failure
 from ragworks.workers.cache import InFlight, VectorCache
 
@@ -28,6 +29,10 @@ PIECE_CHARACTERS = 256 * 1024
 
 OnEmbedded = Callable[[TextKind, Embeddings, float], None]
 """Told of each finished call: kind, result, seconds. Must return at once and must not raise."""
+
+
+OnBatch = Callable[[int | None, float], None]
+"""Told of each batch that an engine made: tokens, if known, and seconds. As OnEmbedded otherwise."""
 
 
 def embedding_key(fingerprint: str, text: str, kind: TextKind = "passage", prefix: str = "") -> bytes:
@@ -66,10 +71,12 @@ class EmbeddingsService:
         clock: Clock,
         on_embedded: OnEmbedded = lambda kind, result, seconds: None,
         *,
+        on_batch: OnBatch = lambda tokens, seconds: None,
         width: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings, self._engine, self._stored = settings, engine, stored
-        self._clock, self._on_embedded, self._width = clock, on_embedded, width
+        self._clock, self._on_embedded, self._on_batch, self._width = clock, on_embedded, on_batch, width
+        self._provider = "openai" if settings.endpoint.model else gen_ai.OURS
         config = settings.cache_config
         size = config.max_size if settings.cache_enabled else 0
         self._cache = VectorCache(size, config.ttl_seconds, clock.monotonic, max_bytes=config.max_bytes)
@@ -106,10 +113,17 @@ class EmbeddingsService:
 
         ``truncated`` names texts over the model's limit; a vector that the store already held says nothing of it.
         """
-        started, card = self._clock.monotonic(), self._running()
+        card = self._running()
+        with gen_ai.embeddings(self._settings.model, self._provider, len(texts), card.dimension) as span:
+            result = await self._embed_texts(card, texts, cache_key_prefix, kind)
+            gen_ai.embedded(span, result)
+        return result
+
+    async def _embed_texts(self, card: ModelCard, texts: Sequence[str], prefix: str, kind: TextKind) -> Embeddings:
+        started = self._clock.monotonic()
         failed = [FailedText(at, reason) for at, text in enumerate(texts) if (reason := _unusable(text))]
         bad = {item.index for item in failed}
-        keys = {at: self.embedding_key(text, kind, cache_key_prefix) for at, text in enumerate(texts) if at not in bad}
+        keys = {at: self.embedding_key(text, kind, prefix) for at, text in enumerate(texts) if at not in bad}
         found, computed = await self._resolve({key: texts[at] for at, key in keys.items()}, kind)
         lost = ((at, found[key]) for at, key in keys.items() if found[key].vector is None)
         failed += [FailedText(at, one.reason, one.transient, one.retry_after_s) for at, one in lost]
@@ -141,6 +155,7 @@ class EmbeddingsService:
             **self._counts,
             "cache_hit_rate": self._hit_rate(),
             "cached": len(self._cache),
+            "evictions": self._cache.evictions,
             "queue_size": self._at_engine,
         }
 
@@ -247,7 +262,10 @@ class EmbeddingsService:
     async def _piece(self, texts: Sequence[str], kind: TextKind) -> list[Embedded]:
         self._at_engine += len(texts)
         try:
-            outcomes = unpacked(await self._engine.embed(texts, kind))
+            made = await self._engine.embed(texts, kind)
+            for batch in made.batches:
+                self._on_batch(batch.tokens, batch.seconds)
+            outcomes = unpacked(made)
         except Exception as error:  # whatever became of the engine: each text says so, and may be tried again
             outcomes = [failure(error)] * len(texts)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from ragworks import gen_ai, tracing
 from ragworks.errors import NotReady
 from ragworks.protocols import Clock, Generator
 from ragworks.types import Draft, Health, Hit, ServiceHealth, Turn
@@ -54,11 +55,15 @@ class GenerationService:
         if not self._running:
             raise NotReady("generation_service is not running; try again when it is up")
         self._counts["active"] += 1
-        pieces = self._generator.generate(question, history, hits)
+        span = gen_ai.chat(self.name, getattr(self._generator, "provider", gen_ai.OURS), question, history, hits)
+        pieces, told = tracing.streamed(span, self._generator.generate(question, history, hits)), list[str]()
         try:
             async for piece in pieces:
                 if isinstance(piece, Draft):
                     self._finished(piece)
+                    gen_ai.written(span, piece, "".join(told))
+                else:
+                    told.append(piece)
                 yield piece
         except Exception as error:
             self._failed(error)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import gen_ai, tracing
 from ragworks.errors import InvalidInput, ModelMismatch, NotReady
 from ragworks.protocols import Embedder, PassageScorer
 from ragworks.records import ChunkRow, Legs, Query
@@ -87,26 +88,31 @@ class RetrievalService:
         and the embedder is down.
         """
         _check(query, top_k, group_by)
-        started = time.perf_counter()
-        known = await self._store.collection(collection)
-        queries, cached, degraded = await self._queries(known, query, history, mode)
-        embedded = time.perf_counter()
-        async with self._store.view(collection) as view:
-            hits = await self._best(view, queries, filter, group_by, top_k)
-        found = time.perf_counter()
-        if rerank:
-            hits, late = await self._reranked(query, hits)
-            degraded = degraded or late
-        ended = time.perf_counter()
-        timings = {
-            "embed": embedded - started,
-            "retrieve": found - embedded,
-            "rerank": ended - found,
-            "total": ended - started,
-        }
-        self._searches += 1
-        self._on_search(timings)
-        return SearchResult(tuple(hits), timings, degraded, cached)
+        with gen_ai.retrieval(collection, query, top_k, mode) as span:
+            started = time.perf_counter()
+            known = await self._store.collection(collection)
+            queries, cached, degraded = await self._queries(known, query, history, mode)
+            embedded = time.perf_counter()
+            with tracing.span("retrieve"):
+                async with self._store.view(collection) as view:
+                    hits = await self._best(view, queries, filter, group_by, top_k)
+            found = time.perf_counter()
+            if rerank:
+                with tracing.span("rerank"):
+                    hits, late = await self._reranked(query, hits)
+                degraded = degraded or late
+            ended = time.perf_counter()
+            timings = {
+                "embed": embedded - started,
+                "retrieve": found - embedded,
+                "rerank": ended - found,
+                "total": ended - started,
+            }
+            self._searches += 1
+            self._on_search(timings)
+            result = SearchResult(tuple(hits), timings, degraded, cached)
+            gen_ai.found(span, result)
+            return result
 
     async def _best(
         self, view: View, queries: Sequence[Query], filter: Mapping[str, Any] | None, group_by: str | None, top_k: int

@@ -10,6 +10,9 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+import structlog
+
+from ragworks import tracing
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DocumentTooLarge, IdempotencyKeyInUse, QueueFull, SourceUnreadable, SubmissionTooLarge
 from ragworks.policies.admission import SHORTEST_S, Admission, Promise, QueueState, decide, lately, places
@@ -20,6 +23,8 @@ from ragworks.storage_protocols import Blobs, Forecast, JobQueue
 from ragworks.types import Priority, Submission, Upload
 from ragworks.waiting import to_its_end
 from ragworks.workers.jobs import JobRunner
+
+log = structlog.get_logger("ragworks.jobs")
 
 KEPT_AT_ONCE = 4
 RATED = 1000  # ended documents from which the drain rate is measured
@@ -106,6 +111,39 @@ class Intake:
         priority: Priority,
         webhook_url: str | None,
     ) -> Submission:
+        attributes: tracing.Attributes = {"ragworks.collection": collection, "ragworks.documents": len(uploads)}
+        with tracing.entry(f"submit {collection}", attributes, "producer") as span:
+            accepted = await self._accepted(
+                collection, uploads, key, request_hash, wait=wait, priority=priority, webhook_url=webhook_url
+            )
+            span.set("ragworks.job_id", accepted.job_id)
+        log.info(
+            "job_accepted",
+            action="job_accepted",
+            job_id=accepted.job_id,
+            collection=collection,
+            documents=len(accepted.task_ids),
+            repeated=accepted.repeated,
+        )
+        return Submission(
+            processing_job_id=accepted.job_id,
+            documents_queued=len(accepted.task_ids),
+            processing_task_ids=accepted.task_ids,
+            estimated_completion_time=accepted.estimated_s,
+            current_queue_size=accepted.queue_size,
+        )
+
+    async def _accepted(
+        self,
+        collection: str,
+        uploads: Sequence[Upload],
+        key: str | None,
+        request_hash: str,
+        *,
+        wait: bool,
+        priority: Priority,
+        webhook_url: str | None,
+    ) -> Acceptance:
         runner = self._runner()
         sizes = [await asyncio.to_thread(_size, upload) for upload in uploads]
         fitting = [size for size in sizes if size <= self._settings.max_document_bytes]
@@ -120,7 +158,13 @@ class Intake:
         accepted: Acceptance | None = None
         try:
             await self._keep_all(uploads, sizes, kept)
-            accept = partial(self._queue.accept, priority=priority, webhook_url=webhook_url, forecast=self._forecast)
+            accept = partial(
+                self._queue.accept,
+                priority=priority,
+                webhook_url=webhook_url,
+                traceparent=tracing.traceparent(),
+                forecast=self._forecast,
+            )
             while (accepted := await accept(collection, kept, room, key, request_hash)) is None:
                 await self._admit(len(fitting), sum(fitting), wait, key)
         finally:
@@ -132,13 +176,7 @@ class Intake:
             self._busy_since = self._clock.monotonic()
         await self.look()
         runner.wake()
-        return Submission(
-            processing_job_id=accepted.job_id,
-            documents_queued=len(accepted.task_ids),
-            processing_task_ids=accepted.task_ids,
-            estimated_completion_time=accepted.estimated_s,
-            current_queue_size=accepted.queue_size,
-        )
+        return accepted
 
     async def _admit(self, documents: int, size_bytes: int, wait: bool, key: str | None = None) -> None:
         while True:

@@ -1,41 +1,34 @@
 """How many replicas a load and a latency goal need, from measured times of work: simulated, not looked up.
 
-A request goes through its services one after another. Each has one queue, first come first served; times of work are
-drawn from those measured, so that their spread counts and no formula is trusted.
+Two kinds of work are told apart. What computes here (the server's process and the engines beside it) shares cores and
+one interpreter, so that each request goes the slower the more there are: how much slower was measured, as answers a
+second by how many were asked at once, and is not derived. What waits for somebody else's machine has slots and a queue.
+Times of work are drawn from those measured, so that their spread counts and no formula is trusted.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from heapq import heapify, heapreplace
-from math import ceil, isfinite
-from pathlib import Path
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragworks.errors import InvalidInput
+from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile
 
 Floats = NDArray[np.float64]
+Replicas = Mapping[str, int]
 
-FORM = '{"SERVICE": {"service_s": [SECONDS, ...], "slots": N, "memory_bytes": N}, ...}'
 REQUESTS = 20_000  # a thousand beyond the 95th percentile
 BUSIEST = 0.95  # above it a queue takes longer to settle than any load stays the same
 MOST = 1000
 RESAMPLED = 20
-"""How often the measured times are drawn anew to see how much the expectation hangs on which were measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What was measured of one replica: seconds of work of single calls, calls at once, memory."""
-
-    service: str
-    service_s: tuple[float, ...]
-    slots: int = 1
-    memory_bytes: int = 0
+"""How often the measurements are drawn anew to see how much the expectation hangs on which were made."""
+DISTURBED = 0.1
+FEW = 50
+"""Calls of which the slowest twentieth is two or three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,121 +42,259 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One service: ``p95_s`` is of its own part of the way."""
+    """One service. ``work_s`` is its mean share of an answer without any wait; ``cores`` are kept busy by the load.
+
+    ``memory_bytes`` and ``cores`` are None where they were not measured."""
 
     service: str
+    lives: Lives
     replicas: int
-    utilisation: float
-    p95_s: float
-    memory_bytes: int
-    measured: int
+    slots: int
+    work_s: float
+    cores: float | None
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``p95_s`` is expected of the whole way; it lies between ``low_s`` and ``high_s`` in nine of ten resamplings."""
+    """``p95_s`` is expected of the whole way; it lies between ``low_s`` and ``high_s`` in nine of ten resamplings.
+
+    All three are None where the load is beyond ``capacity``, the requests a second that can be answered for long.
+    ``limit`` says what bounds it. ``notes`` are what the figures rest on.
+    """
 
     services: tuple[Planned, ...]
-    p95_s: float
-    low_s: float
-    high_s: float
+    capacity: float
+    limit: str
+    p95_s: float | None
+    low_s: float | None
+    high_s: float | None
     met: bool
+    notes: tuple[str, ...]
 
     @property
     def memory_bytes(self) -> int:
-        return sum(one.memory_bytes for one in self.services)
+        return sum(one.memory_bytes or 0 for one in self.services)
 
 
-def read_profiles(path: Path) -> tuple[Profile, ...]:
-    """The services of a JSON file, in the order of the way. Raises InvalidInput that says what was expected."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        profiles = tuple(
-            Profile(
-                name, tuple(map(float, one["service_s"])), int(one.get("slots", 1)), int(one.get("memory_bytes", 0))
-            )
-            for name, one in found.items()
-        )
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInput(f"{path} is no profile ({error!r}); expected {FORM}") from error
-    for one in profiles:
-        if not one.service_s or one.slots < 1 or not all(isfinite(s) and s > 0 for s in one.service_s):
-            raise InvalidInput(f"{path}: {one.service} wants times above 0 s and 1 slot or more")
-    if not profiles:
-        raise InvalidInput(f"{path} names no service")
-    return profiles
-
-
-def plan(profiles: Sequence[Profile], goal: Goal, seed: int = 0) -> Plan:
-    """The fewest replicas, added one by one where each shortens the whole way most; as many as help if none suffice."""
-    responses: dict[str, dict[int, Floats]] = {one.service: {} for one in profiles}
-
-    def p95(replicas: Mapping[str, int]) -> float:
-        for one in profiles:
-            known = responses[one.service]
-            if replicas[one.service] not in known:
-                known[replicas[one.service]] = response_s(one, replicas[one.service], goal, seed)
-        return whole_p95([responses[one.service][replicas[one.service]] for one in profiles], seed)
-
-    replicas = {one.service: fewest(one, goal.rate) for one in profiles}
-    for name, count in replicas.items():
-        if count > MOST:
-            raise InvalidInput(
-                f"{goal.rate:g} requests a second need {count:,} replicas of {name}; "
-                f"no more than {MOST} are planned with"
-            )
-    expected = p95(replicas)
+def plan(profile: Profile, goal: Goal, seed: int = 0) -> Plan:
+    """The fewest replicas, added one by one where each shortens the way most; as many as help if none suffice."""
+    way = Way(profile)
+    replicas: Replicas = {one.service: 1 for one in profile.services}
+    while way.capacity(replicas) * BUSIEST < goal.rate:
+        more = [one for one in way.more(replicas) if way.capacity(one) > way.capacity(replicas)]
+        if not more:
+            return _planned(way, replicas, goal, None, seed)
+        replicas = max(more, key=way.capacity)
+    expected = p95(way, replicas, goal, seed)
     while expected > goal.p95_s:
-        more = [replicas | {name: count + 1} for name, count in replicas.items() if count < MOST]
-        best = min(more, key=p95, default=replicas)
-        if p95(best) > expected * 0.999:  # more replicas help no more: what is left is work
+        better = min(((p95(way, one, goal, seed), at, one) for at, one in enumerate(way.more(replicas))), default=None)
+        if better is None or better[0] > expected * 0.999:  # more replicas help no more: what is left is work
             break
-        replicas, expected = best, p95(best)
-    low, high = _spread(profiles, replicas, goal, seed)
-    services = tuple(
-        Planned(
-            one.service,
-            replicas[one.service],
-            goal.rate * float(np.mean(one.service_s)) / (one.slots * replicas[one.service]),
-            float(np.quantile(responses[one.service][replicas[one.service]], 0.95)),
-            one.memory_bytes * replicas[one.service],
-            len(one.service_s),
-        )
-        for one in profiles
-    )
-    return Plan(services, expected, low, high, expected <= goal.p95_s)
+        expected, _, replicas = better
+    return _planned(way, replicas, goal, expected, seed)
 
 
-def fewest(profile: Profile, rate: float) -> int:
-    """Replicas that are not busier than they can be for long."""
-    return max(1, ceil(rate * float(np.mean(profile.service_s)) / (profile.slots * BUSIEST)))
+class Way:
+    """The services as a request meets them: what computes here as one, then each that waits."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.here = tuple(one for one in profile.services if one.lives is not Lives.OUTSIDE)
+        self.outside = tuple(one for one in profile.services if one.lives is Lives.OUTSIDE)
+        self.engines = tuple(one for one in self.here if one.lives is Lives.PROCESS)
+        self.work_s: Floats = np.sum([one.service_s for one in self.here], axis=0)
+        self._measured = {one.service: one.replicas for one in profile.services}
+
+    def more(self, replicas: Replicas) -> list[Replicas]:
+        """One replica more of each service that can have one: the server's process is one, and engines need cores."""
+        able = [one for one in self.outside if replicas[one.service] < MOST]
+        able += [one for one in self.engines if replicas[one.service] < self.fed(one)]
+        return [{**replicas, one.service: replicas[one.service] + 1} for one in able]
+
+    def fed(self, engine: Measured) -> int:
+        """Replicas that the cores can feed. One core is the server's own. As many as there were, whatever the cores."""
+        if self.profile.cores is None:
+            return engine.replicas
+        return max(engine.replicas, 1, int((self.profile.cores - 1) / max(1.0, _cpu_s(engine) / _mean(engine))))
+
+    def bounds(self, replicas: Replicas) -> dict[str, float]:
+        """Answers a second that each part of this machine could give if nothing else were in its way."""
+        server = [one for one in self.here if one.lives is Lives.SERVER]
+        # Where it was not seen, one core for the whole time.
+        server_s = next((one.cpu_s for one in server if one.service == SERVER), None) or sum(map(_mean, server))
+        cpu_s = server_s + sum(map(_cpu_s, self.engines))
+        found = {"": 1 / server_s, "cores": (self.profile.cores or inf) / cpu_s}
+        return found | {one.service: replicas[one.service] / _mean(one) for one in self.engines}
+
+    def rates(self, replicas: Replicas) -> Floats:
+        """Answers a second while so many are computed at once, from 0 on; the last holds for all beyond.
+
+        What was measured holds for the replicas that were there; others change it as they change the lowest bound.
+        """
+        alone = 1 / float(np.mean(self.work_s))
+        bound, was = min(self.bounds(replicas).values()), min(self.bounds(self._measured).values())
+        levels, measured = [0, 1], [0.0, alone]
+        if at_once := self.profile.at_once:
+            levels += sorted(at_once)
+            measured += [float(np.median(at_once[many])) * bound / was for many in sorted(at_once)]
+        else:
+            levels.append(max(2, int(np.ceil(bound / alone))))
+            measured.append(max(alone, bound))
+        counts = np.arange(levels[-1] + 1)
+        found: Floats = np.minimum(np.interp(counts, levels, measured), counts * alone)
+        return found
+
+    def capacity(self, replicas: Replicas) -> float:
+        """Requests a second that are answered for long."""
+        ends = [one.slots * replicas[one.service] / _mean(one) for one in self.outside]
+        return min([float(self.rates(replicas)[-1]), *ends])
+
+    def limit(self, replicas: Replicas) -> str:
+        """What bounds the capacity, in words."""
+        for one in self.outside:
+            if one.slots * replicas[one.service] / _mean(one) <= self.capacity(replicas):
+                return f"{one.service} answers {one.slots * replicas[one.service]} calls at once"
+        bounds = self.bounds(replicas)
+        name = min(bounds, key=bounds.__getitem__)
+        if not name:
+            inside = ", ".join(one.service for one in self.here if one.lives is Lives.SERVER)
+            return f"the server's process ({inside}, with vector_store): it is one, has one core, and cannot be scaled"
+        if name == "cores":
+            return f"{_cores(self.profile)} of this machine"
+        return f"{name} works on one batch at a time in each of its replicas"
 
 
-def response_s(profile: Profile, replicas: int, goal: Goal, seed: int) -> Floats:
-    """Seconds that each of ``REQUESTS`` takes, its wait included; the first tenth, while the queue fills, left out."""
+def p95(way: Way, replicas: Replicas, goal: Goal, seed: int) -> float:
+    return float(np.quantile(response_s(way, replicas, goal, seed), 0.95))
+
+
+def response_s(way: Way, replicas: Replicas, goal: Goal, seed: int) -> Floats:
+    """Seconds that each of ``REQUESTS`` takes, its waits included; the first tenth, while queues fill, left out."""
     rng = np.random.default_rng(seed)
     shape = 1 / goal.cv**2
     arrivals = np.cumsum(rng.gamma(shape, 1 / (shape * goal.rate), REQUESTS))
-    work = rng.choice(np.array(profile.service_s), REQUESTS)
-    free = [0.0] * (replicas * profile.slots)
+    return answered_s(way, replicas, arrivals, rng)[REQUESTS // 10 :]
+
+
+def answered_s(way: Way, replicas: Replicas, arrivals: Floats, rng: np.random.Generator) -> Floats:
+    """Seconds that the requests take that come at these times, in order; what each needs is drawn."""
+    drawn = rng.integers(way.profile.calls, size=len(arrivals))
+    ends = shared(arrivals, way.work_s[drawn], way.rates(replicas))
+    for one in way.outside:
+        ends = queued(ends, np.array(one.service_s)[drawn], one.slots * replicas[one.service])
+    return ends - arrivals
+
+
+def shared(arrivals: Floats, work_s: Floats, rates: Floats) -> Floats:
+    """When each ends if all that are there go on at the same speed, which depends on how many they are.
+
+    Ordered by the work that is left, they end in the order in which they reach their own amount of what each has done
+    since the beginning.
+    """
+    mean = float(np.mean(work_s))
+    speeds = [0.0, *(float(rate) * mean / many for many, rate in enumerate(rates) if many)]
+    last, most = float(rates[-1]) * mean, len(rates) - 1
+    ends = np.empty(len(arrivals))
+    there: list[tuple[float, int]] = []
+    now = done = 0.0
+    for place, (at, takes) in enumerate(zip([*arrivals.tolist(), inf], [*work_s.tolist(), 0.0], strict=True)):
+        while there:
+            speed = speeds[len(there)] if len(there) <= most else last / len(there)
+            first, whose = there[0]
+            until = now + (first - done) / speed
+            if until > at:
+                done += (at - now) * speed
+                break
+            heappop(there)
+            ends[whose], now, done = until, until, first
+        now = at
+        heappush(there, (done + takes, place))
+    return ends
+
+
+def queued(arrivals: Floats, work_s: Floats, slots: int) -> Floats:
+    """When each ends if so many are worked on at once, and the others wait in the order in which they came."""
+    free = [0.0] * slots
     heapify(free)
-    ended = np.empty(REQUESTS)
-    for place, (at, takes) in enumerate(zip(arrivals.tolist(), work.tolist(), strict=True)):
-        ended[place] = end = max(at, free[0]) + takes
+    ends = np.empty(len(arrivals))
+    for place in np.argsort(arrivals, kind="stable").tolist():
+        ends[place] = end = max(float(arrivals[place]), free[0]) + float(work_s[place])
         heapreplace(free, end)
-    return (ended - arrivals)[REQUESTS // 10 :]
+    return ends
 
 
-def whole_p95(parts: Sequence[Floats], seed: int) -> float:
-    """Of the sum of the parts, taken as independent."""
-    rng = np.random.default_rng(seed)
-    return float(np.quantile(np.sum([rng.permutation(part) for part in parts], axis=0), 0.95))
-
-
-def _spread(profiles: Sequence[Profile], replicas: Mapping[str, int], goal: Goal, seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
+def _spread(way: Way, replicas: Replicas, goal: Goal, seed: int) -> tuple[float, float]:
+    """Of p95 when calls and rounds are drawn anew, with replacement."""
+    rng, profile = np.random.default_rng(seed), way.profile
     found = []
     for again in range(RESAMPLED):
-        drawn = [replace(one, service_s=tuple(rng.choice(one.service_s, len(one.service_s)))) for one in profiles]
-        found.append(whole_p95([response_s(one, replicas[one.service], goal, seed + again) for one in drawn], seed))
+        calls = rng.integers(profile.calls, size=profile.calls)
+        services = tuple(replace(one, service_s=tuple(np.array(one.service_s)[calls])) for one in profile.services)
+        at_once = {many: tuple(rng.choice(rates, len(rates))) for many, rates in profile.at_once.items()}
+        drawn = Way(replace(profile, services=services, at_once=at_once))
+        found.append(p95(drawn, replicas, goal, seed + again))
     return float(np.quantile(found, 0.05)), float(np.quantile(found, 0.95))
+
+
+def _planned(way: Way, replicas: Replicas, goal: Goal, expected: float | None, seed: int) -> Plan:
+    low, high = (None, None) if expected is None else _spread(way, replicas, goal, seed)
+    services = tuple(
+        Planned(
+            one.service,
+            one.lives,
+            replicas[one.service],
+            one.slots,
+            _mean(one),
+            None if one.cpu_s is None else goal.rate * one.cpu_s,
+            None if one.memory_bytes is None else one.memory_bytes * replicas[one.service],
+        )
+        for one in way.profile.services
+    )
+    met = expected is not None and expected <= goal.p95_s
+    return Plan(services, way.capacity(replicas), way.limit(replicas), expected, low, high, met, _notes(way, replicas))
+
+
+def _notes(way: Way, replicas: Replicas) -> tuple[str, ...]:
+    found, profile = [], way.profile
+    if profile.calls < FEW:
+        found.append(
+            f"only {profile.calls} calls were measured: the p95 of so few is a guess; measure with --calls 200"
+        )
+    if not profile.at_once:
+        found.append("how much answers slow each other down was not measured, and is derived from their times alone")
+    for one in way.engines:
+        if replicas[one.service] > one.replicas:
+            found.append(
+                f"{replicas[one.service]} replicas of {one.service} were not measured, {one.replicas} were: start so "
+                "many and measure again before you rely on it"
+            )
+        elif replicas[one.service] >= way.fed(one):
+            found.append(
+                f"no more than {way.fed(one)} of {one.service}: {_cores(profile)} feed no more beside the server, and "
+                "what gets no core slows the others down"
+            )
+    for one in way.outside:
+        found.append(f"{one.service} is asked elsewhere: that it is as fast when asked more at once is assumed")
+    source = profile.source
+    if source.other_questions:
+        found.append(f"{source.other_questions} other questions were answered during the measurement, which slowed it")
+    if source.other_cores is not None and profile.cores and source.other_cores > DISTURBED * profile.cores:
+        found.append(
+            f"other programs kept {source.other_cores:.1f} of {profile.cores} cores busy during the measurement, which "
+            "slowed it; measure again when the machine is quiet"
+        )
+    return tuple(found)
+
+
+def _cores(profile: Profile) -> str:
+    return "cores that could not be seen" if profile.cores is None else f"the {profile.cores} cores"
+
+
+def _mean(one: Measured) -> float:
+    return float(np.mean(one.service_s))
+
+
+def _cpu_s(one: Measured) -> float:
+    """Where it was not seen, one core for the whole time."""
+    return _mean(one) if one.cpu_s is None else one.cpu_s

@@ -23,6 +23,7 @@ FIELDS = (
     "media_type",
     "attempts",
     "origin",
+    "traceparent",
 )
 # A lease that ran out is of a process that died; who lives renews its own, and knows which it holds.
 LAPSED = "state = 'in_progress' AND leased_until <= :now AND lease NOT IN (SELECT value FROM json_each(:held))"
@@ -42,7 +43,8 @@ LINES = f"""
     FROM open_jobs JOIN jobs ON id = job
 """
 NEXT = f"""
-    SELECT * FROM tasks t INDEXED BY tasks_job WHERE job_id = :job AND seq >= :first AND {DUE} AND NOT EXISTS (
+    SELECT *, (SELECT traceparent FROM jobs WHERE id = :job) AS traceparent
+    FROM tasks t INDEXED BY tasks_job WHERE job_id = :job AND seq >= :first AND {DUE} AND NOT EXISTS (
         SELECT 1 FROM tasks o WHERE o.collection = t.collection AND o.document_id = t.document_id AND o.seq < t.seq
         AND o.state IN {OPEN}
     ) ORDER BY seq LIMIT 1

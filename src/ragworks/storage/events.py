@@ -13,6 +13,7 @@ from ragworks.settings import EventSettings
 from ragworks.storage.side_file import SideFile
 
 FORMAT = 1
+LAST_ID = 2**63 - 1
 COLUMNS = "at, action, service, replica, policy, inputs, decision, reason, count"
 
 
@@ -32,13 +33,19 @@ class SqliteEvents(SideFile):
         await self.run(work)
 
     async def recent(
-        self, *, service: str | None = None, since: float = 0.0, after: int | None = None, limit: int = 100
+        self,
+        *,
+        service: str | None = None,
+        since: float = 0.0,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[Event]:
         def work(db: sqlite3.Connection) -> list[Event]:
             rows = db.execute(
-                f"SELECT id, {COLUMNS} FROM events WHERE at >= ? AND id > ? AND (? IS NULL OR service = ?) "
+                f"SELECT id, {COLUMNS} FROM events WHERE at >= ? AND id > ? AND id < ? AND (? IS NULL OR service = ?) "
                 f"ORDER BY id {'DESC' if after is None else 'ASC'} LIMIT ?",
-                (since, after or 0, service, service, limit),
+                (since, after or 0, LAST_ID if before is None else before, service, service, limit),
             )
             return sorted((_event(row) for row in rows), key=lambda event: event.id)
 

@@ -53,6 +53,7 @@ class SqliteJobs:
         *,
         priority: Priority = "normal",
         webhook_url: str | None = None,
+        traceparent: str = "",
         forecast: Forecast = lambda work, job_id: 0.0,
     ) -> Acceptance | None:
         """Queue all documents in one durable transaction, or None when ``room`` does not hold them now.
@@ -77,9 +78,9 @@ class SqliteJobs:
             ids = _insert(db, job_id, collection, incoming, RANK[priority], now)
             estimated_s = forecast(_open_work(db), job_id)
             db.execute(
-                "INSERT INTO jobs (id, collection, created_at, idempotency_key, request_hash, priority, estimated_s) "
-                "VALUES (?,?,?,?,?,?,?)",
-                (job_id, collection, now, key, request_hash, RANK[priority], estimated_s),
+                "INSERT INTO jobs (id, collection, created_at, idempotency_key, request_hash, priority, estimated_s, "
+                "traceparent) VALUES (?,?,?,?,?,?,?,?)",
+                (job_id, collection, now, key, request_hash, RANK[priority], estimated_s, traceparent or None),
             )
             if webhook_url is not None:
                 webhooks.arm(db, job_id, webhook_url, now)
@@ -99,6 +100,13 @@ class SqliteJobs:
             waiting = f"SELECT job_id FROM tasks WHERE state IN {OPEN} AND state = 'queued'"
             found: float | None = db.execute(f"SELECT min(created_at) FROM jobs WHERE id IN ({waiting})").fetchone()[0]
             return found
+
+        return await self._database.read(work)
+
+    async def dead(self) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            counted = f"SELECT count(*) FROM tasks WHERE state = 'failed' AND NOT {SUPERSEDED}"
+            return int(db.execute(counted).fetchone()[0])
 
         return await self._database.read(work)
 

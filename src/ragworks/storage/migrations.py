@@ -32,7 +32,11 @@ def _second(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE versions DROP COLUMN text")
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
+def _third(db: sqlite3.Connection) -> None:
+    _statements(db, "sqlite_3.sql")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second, _third)
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.errors import NotReady, RagworksError
 from ragworks.policies.batching import BatchSettings, WaitingText, choose
 from ragworks.protocols import Clock, Model
@@ -44,6 +46,18 @@ class Embedded:
     retry_after_s: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one batch took: tokens without padding, None where only the model's server counts them."""
+
+    tokens: int | None
+    seconds: float
+
+
+MOST_BATCHES = 4096
+"""Batches that are remembered until somebody is told of them: far more than are made between two answers."""
+
+
 @dataclass(eq=False, slots=True)
 class _Call:
     """One caller's texts. The first ``entered`` of them have joined the line, of which ``inside`` are still there."""
@@ -56,6 +70,7 @@ class _Call:
     entered: int = 0
     inside: int = 0
     open: int = 0
+    span: tracing.Context | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +103,7 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self.running_since: float | None = None
         self.batches = 0
+        self.untold: deque[Batch] = deque(maxlen=MOST_BATCHES)
         self.failures_in_a_row = 0
         self.last_failure = ""
 
@@ -125,7 +141,9 @@ class Batcher:
         if not texts:
             return []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        call = _Call(texts, kind, self._clock.monotonic(), [None] * len(texts), done, open=len(texts))
+        call = _Call(
+            texts, kind, self._clock.monotonic(), [None] * len(texts), done, open=len(texts), span=tracing.current()
+        )
         self._calls[call] = None
         self._changed.set()
         try:
@@ -195,7 +213,17 @@ class Batcher:
     async def _run(self, batch: list[_Waiting]) -> None:
         for item in batch:
             del self._line[item]
-        vectors = await self._in_thread(self._vectors, batch)
+        calls, tokens = {item.call for item in batch}, sum(min(item.tokens, self._model.max_tokens) for item in batch)
+        seen: tracing.Attributes = {
+            "ragworks.batch.texts": len(batch),
+            "ragworks.batch.calls": len(calls),
+            "ragworks.batch.tokens": tokens,
+        }
+        began = self._clock.monotonic()
+        with tracing.shared("batch", (call.span for call in calls), seen) as span:
+            vectors = await self._in_thread(self._vectors, batch)
+            span.set("ragworks.batch.failed", sum(isinstance(vector, Exception) for vector in vectors))
+        self.untold.append(Batch(tokens, self._clock.monotonic() - began))
         self._count(vectors)
         for item, vector in zip(batch, vectors, strict=True):
             if isinstance(vector, Exception):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
 import structlog
 
+from ragworks import tracing
 from ragworks.errors import LeaseLost, RagworksError, Stalled, StorageFull
 from ragworks.ingest import Ingested
 from ragworks.policies.retrying import RetrySettings, decide
 from ragworks.protocols import Clock
 from ragworks.records import Cost
 from ragworks.storage_protocols import JobQueue
+from ragworks.tracing import Off, Span
 from ragworks.types import Stage, Task
 from ragworks.waiting import news_or_time
 from ragworks.workers.attempt import DISK, Attempt
@@ -190,17 +193,19 @@ class JobRunner:
         attempt.job = asyncio.current_task()
         # Entered by the attempt itself: one that is cancelled has begun, so that its lease is given back.
         self._running[task.id] = attempt
-        try:
-            outcome = await self._outcome(attempt)
-        except asyncio.CancelledError:
-            if attempt.stalled is None:
-                await asyncio.shield(self._give_back(task))
-                raise
-            outcome = await self._fail(attempt, Stalled(f"the attempt was ended: {attempt.stalled}"))
-        finally:
-            if self._running.get(task.id) is attempt:  # else it was given back and has been claimed again
-                del self._running[task.id]
-            self._on_end(task, outcome, self._clock.monotonic() - started)
+        with _named(task), _traced(task) as span:
+            try:
+                outcome = await self._outcome(attempt)
+            except asyncio.CancelledError:
+                if attempt.stalled is None:
+                    await asyncio.shield(self._give_back(task))
+                    raise
+                outcome = await self._fail(attempt, Stalled(f"the attempt was ended: {attempt.stalled}"))
+            finally:
+                if self._running.get(task.id) is attempt:  # else it was given back and has been claimed again
+                    del self._running[task.id]
+                self._on_end(task, outcome, self._clock.monotonic() - started)
+                _note(span, outcome)
 
     async def _outcome(self, attempt: Attempt) -> Outcome:
         task = attempt.task
@@ -225,7 +230,7 @@ class JobRunner:
         except Exception as error:  # a fault of ours in one document must not end the loop
             outcome = await self._fail(attempt, error)
             if outcome.code:
-                log.exception("document_crashed", action="document_crashed", task=task.id, document=task.document_id)
+                log.exception("document_crashed", action="document_crashed")
             return outcome
 
     async def _fail(self, attempt: Attempt, error: Exception) -> Outcome:
@@ -239,9 +244,7 @@ class JobRunner:
         log.warning(
             "document_failed",
             action="document_failed",
-            task=task.id,
             collection=task.collection,
-            document=task.document_id,
             stage=stage,
             code=code,
             error=message,
@@ -262,6 +265,32 @@ class JobRunner:
                 if self._stopping:
                     return None  # the next start recovers the task
                 await self._clock.sleep(DISK_PAUSE_S)
+
+
+def _named(task: Task) -> AbstractContextManager[None]:
+    """What each line of the log says while it is worked on."""
+    bound: AbstractContextManager[None] = structlog.contextvars.bound_contextvars(
+        job_id=task.job_id, task_id=task.id, document_id=task.document_id
+    )
+    return bound
+
+
+def _traced(task: Task) -> Span | Off:
+    """A span of the trace of who submitted it, also after a restart."""
+    attributes: tracing.Attributes = {
+        "ragworks.job_id": task.job_id,
+        "ragworks.task_id": task.id,
+        "ragworks.document_id": task.document_id,
+        "ragworks.collection": task.collection,
+        "ragworks.attempt": task.attempts + 1,
+    }
+    return tracing.entry("process_document", attributes, "consumer", tracing.parsed(task.traceparent))
+
+
+def _note(span: Span | Off, outcome: Outcome) -> None:
+    span.set("ragworks.outcome", outcome.kind)
+    if outcome.code:
+        span.fail(outcome.code)
 
 
 def _described(error: Exception) -> tuple[str, str, bool]:

@@ -48,8 +48,9 @@ class LeaseKeeper:
                 log.warning(
                     "attempt_judged",
                     action="attempt_judged",
-                    task=attempt.task.id,
-                    document=attempt.task.document_id,
+                    job_id=attempt.task.job_id,
+                    task_id=attempt.task.id,
+                    document_id=attempt.task.document_id,
                     verdict=judgement.verdict,
                     stage=attempt.stage,
                     reason=judgement.reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -13,12 +14,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ragworks import tracing
 from ragworks.errors import EmbeddingFailed, EndpointUnavailable, NotReady, RagworksError
 from ragworks.policies.filling import fill
 from ragworks.policies.retrying import BudgetSettings, again, earned
 from ragworks.protocols import Clock, RemoteModel
 from ragworks.types import TextKind, Vectors
-from ragworks.workers.batcher import Embedded, checked
+from ragworks.workers.batcher import MOST_BATCHES, Batch, Embedded, checked
 
 Rows = list[NDArray[np.float32] | Exception]
 
@@ -42,6 +44,7 @@ class _Waiting:
     size: int
     truncated: bool
     result: asyncio.Future[Embedded]
+    span: tracing.Context | None
 
 
 class Sender:
@@ -72,6 +75,7 @@ class Sender:
         self._arrived = {kind: asyncio.Event() for kind in self._lines}
         self._tasks: list[asyncio.Task[None]] = []
         self.batches = 0
+        self.untold: deque[Batch] = deque(maxlen=MOST_BATCHES)
         self.failures_in_a_row = 0
         self.last_failure = ""
 
@@ -121,7 +125,8 @@ class Sender:
         raw, limit = text.encode(), self._model.max_bytes
         if len(raw) > limit:
             text = raw[:limit].decode(errors="ignore")  # ignores the character that the cut left in two
-        return _Waiting(text, min(len(raw), limit), len(raw) > limit, asyncio.get_running_loop().create_future())
+        result: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        return _Waiting(text, min(len(raw), limit), len(raw) > limit, result, tracing.current())
 
     def _take(self, kind: TextKind) -> list[_Waiting]:
         """The texts of the next request; those whose caller has gone are dropped."""
@@ -145,13 +150,18 @@ class Sender:
                 self._arrived[kind].clear()
                 await self._arrived[kind].wait()
                 continue
+            began = self._clock.monotonic()
             try:
                 patience_s = self._settings.patience_s if kind == "passage" else QUESTION_PATIENCE_S
-                until = self._clock.monotonic() + patience_s
-                rows = await self._embedded([item.text for item in batch], kind, until)
+                until = began + patience_s
+                seen: tracing.Attributes = {"ragworks.batch.texts": len(batch)}
+                with tracing.shared("batch", (item.span for item in batch), seen) as span:
+                    rows = await self._embedded([item.text for item in batch], kind, until)
+                    span.set("ragworks.batch.failed", sum(isinstance(row, Exception) for row in rows))
             except asyncio.CancelledError:
                 _give_up(batch)
                 raise
+            self.untold.append(Batch(None, self._clock.monotonic() - began))
             self._count(rows)
             for item, row in zip(batch, rows, strict=True):
                 _settle(item, _outcome(row, item, len(batch)))
@@ -202,6 +212,7 @@ class Sender:
                     message = f"{error}; given up: {decision.reason}"
                     raise EndpointUnavailable(message, error.retry_after_s) from error
                 self._saved -= 0.0 if error.asked else 1.0
+                tracing.event("retry", {"error.type": error.code, "ragworks.reason": decision.reason})
                 await self._clock.sleep(decision.delay_s)
             else:
                 self._saved = earned(self._budget, self._saved)

@@ -1,4 +1,4 @@
-"""``GET /v1/events``: the list of decisions, from the newest or on from an id."""
+"""``GET /v1/events``: the list of decisions, from the newest back, or on from an id."""
 
 from __future__ import annotations
 
@@ -37,31 +37,34 @@ async def test_an_event_carries_what_was_seen_and_why(client: httpx.AsyncClient,
         "inputs": {"n": 4},
         "decision": {},
     }
-    assert (answer["has_more"], answer["last_id"]) == (False, "5")
+    assert (answer["has_more"], answer["last_id"]) == (True, "5")
 
 
-async def test_the_newest_come_oldest_first(client: httpx.AsyncClient) -> None:
-    assert reasons(await client.get(EVENTS, params={"limit": 3})) == ["r2", "r3", "r4"]
-
-
-async def test_paging_from_the_start_gives_each_event_once(client: httpx.AsyncClient) -> None:
-    found, after = [], "0"
-    for _ in range(9):
-        answer = await client.get(EVENTS, params={"limit": 2, "after": after})
+@pytest.mark.parametrize("order", [{}, {"order": "desc"}, {"order": "asc"}])
+@pytest.mark.parametrize("limit", [1, 2, 4, 5, 6])
+async def test_paging_gives_each_event_once_as_any_list_does(
+    client: httpx.AsyncClient, order: dict[str, str], limit: int
+) -> None:
+    found: list[str] = []
+    pages, given = 0, {**order, "limit": str(limit)}
+    while True:
+        answer = await client.get(EVENTS, params=given)
         found += reasons(answer)
-        after = answer.json()["last_id"]
+        pages, given["after"] = pages + 1, answer.json()["last_id"]
         if not answer.json()["has_more"]:
             break
-    assert found == ["r0", "r1", "r2", "r3", "r4"]
+    all_of_them = ["r0", "r1", "r2", "r3", "r4"]
+    assert found == (all_of_them if "asc" in order.values() else all_of_them[::-1])
+    assert pages == -(-5 // limit)
 
 
 async def test_who_has_seen_all_keeps_its_place_and_hears_of_the_next_at_once(
     client: httpx.AsyncClient, app: FakeApp
 ) -> None:
-    nothing = (await client.get(EVENTS, params={"after": "5"})).json()
+    nothing = (await client.get(EVENTS, params={"after": "5", "order": "asc"})).json()
     assert nothing == {"data": [], "has_more": False, "last_id": "5"}
     app.journal.for_service("vector_store")("scaled", reason="just now")
-    assert reasons(await client.get(EVENTS, params={"after": nothing["last_id"]})) == ["just now"]
+    assert reasons(await client.get(EVENTS, params={"after": nothing["last_id"], "order": "asc"})) == ["just now"]
 
 
 async def test_events_of_a_service_or_since_a_time(client: httpx.AsyncClient, app: FakeApp) -> None:
@@ -79,6 +82,7 @@ async def test_events_of_a_service_or_since_a_time(client: httpx.AsyncClient, ap
         ({"since": "-1"}, "since"),
         ({"since": "nan"}, "since"),
         ({"limit": "0"}, "limit"),
+        ({"order": "random"}, "order"),
     ],
 )
 async def test_what_cannot_be_asked_is_refused_with_what_can(

@@ -197,7 +197,7 @@ class FakeServer:
         if self.refusals:
             return self.refusals.pop(0)
         self.asked.append(dict(request.query_params))
-        found = self.events[-int(request.query_params["limit"]) :]
+        found = self.events[::-1][: int(request.query_params["limit"])]
         return JSONResponse({"data": found, "has_more": False, "last_id": None})
 
     async def _cache(self, request):

@@ -131,10 +131,11 @@ async def test_replicas_that_still_start_are_asked_for_once(scaler, group, meter
     await clock.advance(300)
     assert group.asked == [5]
     assert scaler.last.seen.instances == 7
+    assert (scaler.target, group.size) == (7, 1)
     group.free.set()
     await settle()
     # What was wanted meanwhile comes next, and only the latest of it.
-    assert (group.asked, group.size) == ([5, 7], 7)
+    assert (group.asked, group.size, scaler.target) == ([5, 7], 7, 7)
 
 
 async def test_a_meter_that_fails_scales_nothing_is_told_once_and_recovers(scaler, group, meter, clock, records):

@@ -7,12 +7,14 @@ from contextlib import aclosing
 
 import pytest
 
+from ragworks import tracing
 from ragworks.control.balancer import LOSS_PAUSE_S
 from ragworks.errors import InvalidInput, NotReady, ReplicaLost
 from ragworks.policies.calling import CallSettings, HedgeSettings
 from ragworks.policies.retrying import BudgetSettings
 from ragworks.testing import settle
 from ragworks.types import Health
+from recorded_traces import RecordedTraces
 from team import Team
 
 
@@ -410,3 +412,21 @@ async def test_a_call_that_is_cancelled_at_any_await_leaves_all_counts_at_zero(s
     assert team.active == 0
     assert all(replica.in_flight == 0 for replica in team.replicas.values())
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_span_says_who_was_picked_and_why_and_what_was_tried_before(trio: Team) -> None:
+    trio["a"].die()
+    with RecordedTraces() as traces, tracing.entry("door"):
+        call = asyncio.create_task(trio.balancer.call("name"))
+        await settle()
+        await trio.clock.advance(LOSS_PAUSE_S)
+        assert await call == "b"
+    span = traces.named("embeddings_service.name")
+    assert span.attributes == {"ragworks.service": "embeddings_service", "ragworks.verb": "name"}
+    assert [(name, said.get("ragworks.replica_id"), said.get("error.type")) for name, _, said in span.events] == [
+        ("pick", "a", None),
+        ("retry", None, "replica_gone"),
+        ("pick", "b", None),
+    ]
+    assert all(said["ragworks.reason"] for _, _, said in span.events)
+    assert span.error == ""

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragworks import tracing
 from ragworks.control.endpoints import TRIAL_S, EndpointSet
 from ragworks.control_protocols import EndpointFailed, endpoint_id
 from ragworks.errors import EndpointUnavailable
 from ragworks.policies.replaying import asked_again, encoded
 from ragworks.testing import FakeClock, endpoint_set, settle
 from ragworks.types import Health, Life
+from recorded_traces import RecordedTraces
 
 A, B, C = "http://a.test:1/v1", "http://b.test:2/v1/", "https://c.test/openai/v1"
 
@@ -234,3 +236,12 @@ async def _driven(steps: list[tuple[str, str, float]]) -> None:
             assert 0 <= found.retry_after_s <= 30.0
         else:
             assert state[str(found)] == "ok"
+
+
+async def test_a_span_says_which_endpoint_was_asked_and_which_took_over() -> None:
+    endpoints, ask = endpoint_set((A, B), FakeClock()), Asked()
+    ask.fail = lambda url: EndpointFailed(f"{url} is down") if len(ask.log) == 1 else None
+    with RecordedTraces() as traces, tracing.entry("batch"):
+        await endpoints.call(ask)
+    told = [(name, said["ragworks.replica_id"]) for name, _, said in traces.named("batch").events]
+    assert told == [("pick", endpoint_id(ask.log[0])), ("retry", endpoint_id(ask.log[1]))]

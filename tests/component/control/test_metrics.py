@@ -1,9 +1,28 @@
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
+from ragworks.control.histograms import HISTOGRAMS
+from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics, codes
+from ragworks.control_protocols import Usage
 from ragworks.policies.ejecting import EjectSettings
 from ragworks.types import Health, Stage
 from team import Team
+
+NOTHING_KNOWN = {
+    "rag_replica_active_calls",
+    "rag_replica_response_seconds",
+    "rag_replica_error_ratio",
+    "rag_replica_cpu_ratio",
+    "rag_replica_memory_bytes",
+    "rag_scale_target_replicas",
+    "rag_process_resident_memory_bytes",
+    "rag_processes",
+    "rag_disk_free_bytes",
+    "rag_cost_total",
+}
 
 
 def lines(metrics: Metrics) -> list[str]:
@@ -12,14 +31,10 @@ def lines(metrics: Metrics) -> list[str]:
 
 def test_every_family_has_a_sample_at_zero_from_the_start() -> None:
     metrics = Metrics()
-    families = {line.split()[2] for line in lines(metrics) if line.startswith("# TYPE")}
+    families = {line.split()[2] for line in lines(metrics) if line.startswith("# TYPE rag_")}
     samples = [line for line in lines(metrics) if not line.startswith("#")]
-    single = {
-        "rag_replica_active_calls",
-        "rag_replica_response_seconds",
-        "rag_replica_error_ratio",
-    }  # there is none yet
-    for family in families - single:
+    assert families >= NOTHING_KNOWN
+    for family in families - NOTHING_KNOWN:
         own = [line for line in samples if line.startswith(family)]
         assert own, family
         assert all(line.endswith(" 0.0") for line in own), family
@@ -29,7 +44,9 @@ def test_what_is_reported_is_counted() -> None:
     metrics = Metrics()
     metrics.stage(Stage.PARSING, 0.2)
     metrics.document("completed")
-    metrics.cache(3, 1)
+    metrics.watch_stats("embeddings_service", lambda: {"memory_hits": 3, "stored_hits": 2, "model_texts": 1})
+    metrics.batch(500, 0.2)
+    metrics.batch(None, 0.1)
     metrics.embedding_call("passage", 0.1)
     metrics.search({"embed": 0.01, "total": 0.02})
     metrics.answer("abstained")
@@ -40,7 +57,11 @@ def test_what_is_reported_is_counted() -> None:
     assert {
         'rag_stage_duration_seconds_sum{stage="parsing"} 0.2',
         'rag_documents_total{outcome="completed"} 1.0',
-        "rag_cache_hits_total 3.0",
+        'rag_cache_hits_total{tier="memory"} 3.0',
+        'rag_cache_hits_total{tier="stored"} 2.0',
+        "rag_embedding_batches_total 2.0",
+        "rag_embedding_batch_tokens_count 1.0",
+        'rag_tokens_total{kind="input",service="embeddings_service"} 500.0',
         "rag_cache_misses_total 1.0",
         'rag_embedding_duration_seconds_count{kind="passage"} 1.0',
         "rag_searches_total 1.0",
@@ -55,9 +76,10 @@ def test_what_is_reported_is_counted() -> None:
 
 def test_live_state_is_read_when_it_is_scraped() -> None:
     metrics, size = Metrics(), [2.0]
-    metrics.watch_queue(lambda: size[0])
+    metrics.watch_stats("document_processor", lambda: {"queue_size": size[0], "dead_letters": None})
     metrics.watch_service("vector_store", lambda: 1)
     assert "rag_queue_size 2.0" in lines(metrics)
+    assert not any(line.startswith("rag_dead_letters") for line in lines(metrics))
     assert 'rag_service_up{service="vector_store"} 1.0' in lines(metrics)
     size[0] = 5
     assert "rag_queue_size 5.0" in lines(metrics)
@@ -92,6 +114,62 @@ async def test_replicas_are_counted_and_their_series_end_with_them(trio: Team) -
     assert not any("response_seconds" in line and 'replica="b"' in line for line in lines(metrics))
     trio.remove("b")
     assert not any('replica="b"' in line for line in lines(metrics))
+
+
+async def test_what_a_replica_takes_is_shown_where_it_is_known_and_only_there(trio: Team) -> None:
+    metrics = Metrics()
+    trio["a"].used, trio["b"].used = Usage(150.0, 300 * 1024**2), Usage(None, 1000)  # c shares a process
+
+    def usages() -> dict[str, Usage]:
+        return {name: one.usage() for name, one in trio.replicas.items()}
+
+    metrics.watch_replicas("embeddings_service", trio.balancer.stats, trio.balancer.views, usages)
+    shown = [
+        line for line in lines(metrics) if line.startswith(("rag_replica_cpu_ratio{", "rag_replica_memory_bytes{"))
+    ]
+    assert shown == [
+        'rag_replica_cpu_ratio{replica="a",service="embeddings_service"} 1.5',
+        'rag_replica_memory_bytes{replica="a",service="embeddings_service"} 3.145728e+08',
+        'rag_replica_memory_bytes{replica="b",service="embeddings_service"} 1000.0',
+    ]
+    trio.remove("a")
+    assert not any('replica="a"' in line for line in lines(metrics))
+
+
+def test_how_many_replicas_there_should_be_is_shown_for_who_has_some() -> None:
+    metrics = Metrics()
+    metrics.watch_targets(lambda: {"embeddings_service": 3})
+    assert [line for line in lines(metrics) if line.startswith("rag_scale_target_replicas{")] == [
+        'rag_scale_target_replicas{service="embeddings_service"} 3.0'
+    ]
+
+
+def test_the_machine_is_shown_as_it_was_last_seen(tmp_path: Path) -> None:
+    metrics, machine = Metrics(), Machine(tmp_path)
+    metrics.watch_machine(machine)
+    assert not any(line.startswith(("rag_processes{", "rag_disk_free_bytes ")) for line in lines(metrics))
+    seen = machine.look()
+    assert 'rag_processes{kind="server"} 1.0' in lines(metrics)
+    assert metrics.registry.get_sample_value("rag_disk_free_bytes") == seen.disk_free_bytes
+    assert metrics.registry.get_sample_value("rag_process_resident_memory_bytes", {"kind": "server"}) > 2**20
+    assert metrics.registry.get_sample_value("rag_process_cpu_seconds_total", {"kind": "server"}) > 0
+
+
+def test_what_runs_is_shown() -> None:
+    metrics = Metrics()
+    metrics.built("1.2.3", 4)
+    python = platform.python_version()
+    assert {f'rag_build_info{{python="{python}",version="1.2.3"}} 1.0', "rag_cores 4.0"} <= set(lines(metrics))
+
+
+def test_each_bucket_has_a_purpose_that_is_told() -> None:
+    shapes = {
+        name: shape
+        for name, shape in HISTOGRAMS.items()
+        if shape.purpose and list(shape.buckets) == sorted(set(shape.buckets))
+    }
+    families = {family.name for family in Metrics().registry.collect() if family.type == "histogram"}
+    assert set(shapes) == families
 
 
 async def test_ejections_are_counted() -> None:

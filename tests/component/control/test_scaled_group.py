@@ -86,6 +86,7 @@ async def test_it_grows_within_its_bounds_with_the_load_and_shrinks_after_a_calm
         await at.load(1, 30)
         await at.load(8, 120)
         assert (at.group.size, at.peak) == (4, 4)
+        assert at.orchestrator.targets() == {NAME: 4}
         await at.load(0, 580)
         assert at.group.size == 4
         await at.load(0, 1200)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ragworks.policies import health, scaling
 from ragworks.policies.admission import Promise, QueueState
+from ragworks.policies.crowding import Crowd
 from ragworks.policies.ejecting import EjectSettings, Seen, Standing
 from ragworks.policies.health import HealthSettings, HealthState
 from ragworks.policies.holding import Held
@@ -74,6 +75,9 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "size_bytes": counts,
         "now": moments,
         "who": st.text(max_size=3),
+    },
+    "crowding.enter": {
+        "seen": st.builds(Crowd, counts, counts, counts, st.none() | st.floats(0, 1e6)),
     },
     "ejecting.judge": {
         "settings": st.builds(EjectSettings, max_ejected_share=st.floats(0, 1)),

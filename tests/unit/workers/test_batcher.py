@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragworks import tracing
 from ragworks.errors import EmbeddingFailed, NotReady
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.batching import BatchSettings
 from ragworks.testing import FakeClock, ScriptedModel, settle, until
 from ragworks.workers.batcher import MEASURED_AT_ONCE, Batcher, bisected, checked
+from recorded_traces import RecordedTraces
 
 SMALL = BatchSettings(batch_size=4, batch_tokens=20)
 
@@ -287,3 +289,43 @@ async def test_any_interleaving_of_callers_cancels_and_bad_texts_gives_each_its_
                 one.vector is None or np.allclose(one.vector, expected(text, kind))
                 for text, one in zip(texts, outcome, strict=True)
             )
+
+
+async def test_each_batch_is_remembered_with_its_tokens_as_the_model_reads_them_and_its_time():
+    model, clock = ScriptedModel(), FakeClock()
+    model.max_tokens = 3
+    async with running(model, clock=clock) as batcher:
+        model.gate.clear()
+        call = asyncio.create_task(batcher.embed(["one two", "a text that is cut"], "passage"))
+        await until(lambda: model.batches)
+        await clock.advance(0.5)
+        model.gate.set()
+        await call
+        [batch] = batcher.untold
+    tokens = sum(min(3, one) for one in model.lengths(["one two", "a text that is cut"], "passage"))
+    assert (batch.tokens, batch.seconds) == (tokens, 0.5)
+
+
+async def test_a_batch_is_a_span_of_each_call_that_has_texts_in_it():
+    model = ScriptedModel()
+
+    async def traced(name):
+        with tracing.entry(name):
+            await batcher.embed([name], "passage")
+
+    with RecordedTraces() as traces:
+        async with running(model) as batcher:
+            model.gate.clear()
+            first = asyncio.create_task(traced("blocks"))
+            await until(lambda: model.batches)
+            calls = [asyncio.create_task(traced(name)) for name in ("one", "two")]
+            nobodys = asyncio.create_task(batcher.embed(["of no trace"], "passage"))
+            await settle()
+            model.gate.set()
+            await asyncio.gather(first, *calls, nobodys)
+    assert traces.tree() == {name: {"batch": {}} for name in ("blocks", "one", "two")}
+    shared = [one for one in traces.ended if one.name == "batch"][1:]
+    assert [(one.attributes["ragworks.batch.texts"], one.attributes["ragworks.batch.calls"]) for one in shared] == [
+        (3, 3),
+        (3, 3),
+    ]

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragworks import tracing
 from ragworks.errors import EndpointUnavailable, NotReady
 from ragworks.models.hashing import HashingEmbedder
 from ragworks.policies.retrying import BudgetSettings
 from ragworks.testing import FakeClock, ScriptedEndpoint, settle
 from ragworks.workers.sender import QUESTION_PATIENCE_S, Sender, SendSettings
+from recorded_traces import RecordedTraces
 
 
 def down(wait_s: float = 1.0, *, asked: bool = False) -> EndpointUnavailable:
@@ -266,3 +268,33 @@ async def test_every_text_is_answered_once_and_in_its_callers_order_whatever_fai
             good = [text for text in texts if text != "bad"]
             assert np.allclose([row.vector for row in rows if row.vector is not None], expected(good) if good else [])
         assert sender.waiting == 0
+
+
+async def test_each_request_is_remembered_with_its_time_retries_included_and_tokens_that_nobody_knows():
+    clock = FakeClock()
+    async with running(ScriptedEndpoint(down(1.0)), clock) as sender:
+        call = asyncio.create_task(sender.embed(["one", "two"], "passage"))
+        await settle()
+        await clock.advance(2.0)
+        await call
+        [batch] = sender.untold
+    assert batch.tokens is None
+    assert batch.seconds >= 1.0
+
+
+async def test_a_request_is_a_span_of_each_caller_whose_texts_are_in_it_and_its_retries_are_told():
+    clock, model = FakeClock(), ScriptedEndpoint(down(2.0))
+
+    async def traced(name):
+        with tracing.entry(name):
+            await sender.embed([name], "passage")
+
+    with RecordedTraces() as traces:
+        async with running(model, clock, concurrency=1) as sender:
+            calls = [asyncio.create_task(traced(name)) for name in ("one", "two")]
+            await clock.advance(2.1)
+            await asyncio.gather(*calls)
+    assert traces.tree() == {"one": {"batch": {}}, "two": {"batch": {}}}
+    for batch in (one for one in traces.ended if one.name == "batch"):
+        assert batch.attributes == {"ragworks.batch.texts": 2, "ragworks.batch.failed": 0}
+        assert [(name, said["error.type"]) for name, _, said in batch.events] == [("retry", "endpoint_unavailable")]
