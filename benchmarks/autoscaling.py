@@ -1,220 +1,187 @@
-"""What callers notice of a load that grows eightfold at once, while the service is scaled by its load.
+"""What callers notice when the load of a service that scales itself grows in a step, and ends.
 
-Usage: python benchmarks/autoscaling.py [--policy target] [--max 8] [--interval 2] [--json] [--svg FILE].
-Calls of 0.2 s arrive at random at a group of processes, kept by control.group.Group and scaled by
-control.autoscaler.Autoscaler as the server does it, but with short times (a decision every 2 s, a calm of 20 s) so that
-it takes two minutes: for 20 s half of what one replica can do, for 40 s eight times that, then nothing. (Eight times
-all that one can do would keep eight replicas busy for ever, and their queue would never go.) The 95th percentile is of
-the calls that ended within 2 s; it has recovered once it is below 1 s and stays so until the load ends. Every recorded
-decision is asked again. Caveats: a replica loads no model, so it is ready in about a second; the calls only wait, so
-replicas do not compete for cores.
+Usage: python benchmarks/autoscaling.py [waits|computes|ingests|all] [--times short|default] [--json] [--svg NAME].
+Each is a real `ragworks serve` with one scaled service, called over HTTP. What one replica can do is measured first,
+then calls come at random: for a while at a low load, then in a step at a high one, then none until one replica is left.
+
+waits     1 to 8 times one replica: engines of embeddings_service that each ask a slow model server on loopback, one
+          text after another, 0.25 s each. (Chat endpoints are replicas of a fixed list, which nothing can add to.)
+computes  0.25 to 1.5 times one replica: engines with the bundled model and one thread each, four passages a call.
+ingests   0.2 to 1.5 times one worker: documents submitted one by one, until their job has ended.
+
+The last two are measured with two replicas first, and take no more than those bear. (A service at 0.7 times one replica
+has two already: the headroom for its chance.)
+
+`--times short` decides every 2 s, with a calm of 20 s and a cooldown of 10 s, so that all take eight minutes; `default`
+are the settings' defaults (30 s, 600 s, 300 s) and half an hour each. The 95th percentile (of the calls that ended
+within 3 s) has recovered once it stays within twice that of before the step. Exit code 1 if a call is lost, an attempt
+at a document did not end with the document, or a recorded decision is made differently when asked again.
+Caveats: server, replicas and callers share the cores; an act is seen up to half a second late.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
-import logging
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+import os
+import re
+import sys
+import tempfile
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import structlog
-from waiting import WORK_S, Waiting
+import httpx
+import waiting
+from autoscaling_drawing import drawn
+from autoscaling_runs import Run, Scenario
+from corpus import ready, running
+from fpdf import FPDF
 
 from ragworks.bench.machine import commit, machine
-from ragworks.clock import SystemClock
-from ragworks.control.autoscaler import Autoscaler
-from ragworks.control.group import Group, GroupSettings
-from ragworks.control.load_meter import LoadMeter
-from ragworks.control.replicas import ReplicaSet
-from ragworks.control_protocols import ReplicaSpec
-from ragworks.policies.balancing import BalanceSettings
-from ragworks.policies.ejecting import EjectSettings
-from ragworks.policies.replaying import asked_again, encoded
-from ragworks.policies.scaling import ScaleSpec
-from ragworks.policies.scaling_spec import TargetSettings, ThresholdSettings
-from ragworks.runtimes.replicas import ProcessRuntime
 
-LOW_S, HIGH_S, IDLE_S = 20.0, 40.0, 60.0
-LOW, STEP = 0.5, 8.0  # times what they are of: one replica's capacity, and the low load
-CALM_S, STARTUP_S = 20.0, 2.0
-WELL_S, OF_LAST_S = 1.0, 2.0
-ACTS = ("scale_up", "scale_down")
+DEADLINE_S = 600.0
+ENDED = ("completed", "failed", "cancelled")
+TIMES = {
+    "short": {"scaling": "monitoring_interval = 2\nstable_duration = 10\ncooldown = 10\n", "of": (30.0, 60.0, 120.0)},
+    "default": {"scaling": "", "of": (300.0, 600.0, 1500.0)},
+}
+WAITS = """
+[implementations]
+waiting = "waiting:embeddings"
+[embeddings_service]
+model_name = "hashing"
+batch_size = 1
+[embeddings_service.replicas]
+implementation = "waiting"
+runtime = "process"
+max_instances = 16
+[embeddings_service.scaling]
+max_fed = 16
+"""
+COMPUTES = """
+[embeddings_service]
+threads = 1
+[embeddings_service.replicas]
+max_instances = 2
+[embeddings_service.scaling]
+max_fed = 2
+"""
+INGESTS = """
+[embeddings_service]
+model_name = "hashing"
+[document_processor]
+workers = 1
+[document_processor.replicas]
+max_instances = 2
+[document_processor.scaling]
+enabled = true
+max_fed = 2
+"""
+WORDS = ("engine", "battery", "warehouse", "invoice", "turbine", "harbour", "policy", "ledger", "orbit", "meadow")
 
 
-class Run:
-    """One group under load; times are seconds since the begin."""
+async def wait(http: httpx.AsyncClient, number: int) -> None:
+    await _embedded(http, "hashing", [f"text {number}"])
 
+
+async def compute(http: httpx.AsyncClient, number: int) -> None:
+    rng = Random(number)
+    await _embedded(http, "bge-small-en-v1.5", [" ".join(rng.choices(WORDS, k=150)) for _ in range(4)])
+
+
+async def _embedded(http: httpx.AsyncClient, model: str, texts: list[str]) -> None:
+    answer = await http.post("/v1/embeddings", json={"model": model, "input": texts, "encoding_format": "base64"})
+    assert len(answer.raise_for_status().json()["data"]) == len(texts)
+
+
+def document() -> bytes:
+    """A PDF that takes a worker about half a second."""
+    pdf, rng = FPDF(), Random(0)
+    pdf.set_font("helvetica", size=9)
+    for _ in range(30):
+        pdf.add_page()
+        pdf.multi_cell(0, 4, " ".join(rng.choices(WORDS, k=400)))
+    return bytes(pdf.output())
+
+
+class Ingesting:
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.ended: list[tuple[float, float]] = []
-        self.errors: list[str] = []
-        self.line: list[dict[str, float | None]] = []
-        self.events: list[dict[str, Any]] = []
+        self._document = document()
 
-    @property
-    def now(self) -> float:
-        return time.monotonic() - self.began
-
-    def record(self, action: str, **told: Any) -> None:
-        inputs = {name: encoded(value) for name, value in (told.get("inputs") or {}).items()}
-        decision = encoded(told["decision"]) if told.get("decision") is not None else {}
-        self.events.append({"at": round(self.now, 2), "action": action, **told, "inputs": inputs, "decision": decision})
-
-    async def calls(self, group: Group) -> None:
-        rng = Random(5)
-        async with asyncio.TaskGroup() as calls:
-            while self.now < LOW_S + HIGH_S:
-                calls.create_task(self._one(group))
-                await asyncio.sleep(rng.expovariate(load_at(self.now) / WORK_S))
-
-    async def _one(self, group: Group) -> None:
-        began = self.now
-        try:
-            await group.balancer.call("work")
-            self.ended.append((self.now, self.now - began))
-        except Exception as error:  # whatever a caller would see is what is counted
-            self.errors.append(f"{type(error).__name__}: {error}")
-
-    async def watch(self, group: Group) -> None:
-        while self.now < LOW_S + HIGH_S + IDLE_S:
-            took = [one for at, one in self.ended if at > self.now - OF_LAST_S]
-            self.line.append(
-                {"t": self.now, "load": load_at(self.now), "ready": len(group.handles), "p95_s": p95(took)}
-            )
-            await asyncio.sleep(0.25)
-
-    def result(self) -> Mapping[str, Any]:
-        acts = [one for one in self.events if one["action"] in ACTS]
-        ups = [one["at"] for one in acts if one["action"] == "scale_up" and one["at"] >= LOW_S]
-        most = max(int(one["ready"] or 0) for one in self.line)
-        high = [one for one in self.line if LOW_S <= (one["t"] or 0) <= LOW_S + HIGH_S]
-        late = [one["t"] or 0 for one in high if (one["p95_s"] or 0) > WELL_S]
-        recovered = bool(high) and (not late or late[-1] < LOW_S + HIGH_S - OF_LAST_S)
-        idle = [one for one in self.line if (one["t"] or 0) > LOW_S + HIGH_S]
-        small = [one["t"] or 0 for one in idle if one["ready"] == 1]
-        answers = [asked_again(one["policy"], one["inputs"], one["decision"]) for one in acts]
-        return {
-            "calls": len(self.ended) + len(self.errors),
-            "lost": len(self.errors),
-            "to_react_s": round(ups[0] - LOW_S, 2) if ups else None,
-            "to_most_ready_s": round(min(one["t"] or 0 for one in high if one["ready"] == most) - LOW_S, 2),
-            "to_recovered_p95_s": round((late[-1] if late else LOW_S) - LOW_S, 2) if recovered else None,
-            "worst_p95_s": round(max(one["p95_s"] or 0 for one in high), 2),
-            "p95_at_the_end_s": round(high[-1]["p95_s"] or 0, 2),
-            "peak_replicas": most,
-            "to_scaled_in_s": round(small[0] - LOW_S - HIGH_S, 2) if small else None,
-            "decisions": len(acts),
-            "replayed_to_the_same": sum(one.same is True for one in answers),
-            "acts": [
-                f"{one['at']} s: {one['action']} to {one['decision']['target_instances']}, {one['reason']}"
-                for one in acts
-            ],
-            "errors": sorted(set(self.errors))[:3],
-        }
+    async def __call__(self, http: httpx.AsyncClient, number: int) -> None:
+        """The same document again would be recognised by its bytes, so each ends in a comment of its own."""
+        file = io.BytesIO(self._document + b"\n%% %d\n" % number)
+        accepted = await http.post("/v1/collections/default/documents", files={"files": (f"{number}.pdf", file)})
+        job = accepted.raise_for_status().headers["location"]
+        async with http.stream("GET", f"{job}/events") as events:
+            async for _ in events.aiter_lines():
+                pass
+        found = (await http.get(job)).raise_for_status().json()
+        assert [one["status"] for one in found["documents"]] == ["completed"], found["documents"]
 
 
-def load_at(seconds: float) -> float:
-    """Mean calls at once, which is replicas kept busy."""
-    return LOW if seconds < LOW_S else LOW * STEP if seconds < LOW_S + HIGH_S else 0.0
-
-
-def p95(took: Sequence[float]) -> float | None:
-    return sorted(took)[int(0.95 * len(took))] if took else None
-
-
-def drawn(line: Sequence[Mapping[str, float | None]]) -> str:
-    """An SVG of load and replicas, and below it of p95."""
-    wide, high, left = 800.0, 160.0, 50.0
-    last = line[-1]["t"] or 1.0
-
-    def path(name: str, base: float, most: float, colour: str) -> str:
-        points = [
-            f"{left + wide * (one['t'] or 0) / last:.1f},{base - high * value / most:.1f}"
-            for one in line
-            if (value := one[name]) is not None
-        ]
-        return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>'
-
-    def label(x: float, y: float, text: str, colour: str = "#333") -> str:
-        return f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}">{text}</text>'
-
-    count = max(max(one["load"] or 0, one["ready"] or 0) for one in line)
-    slow = max((one["p95_s"] or 0 for one in line), default=0) or 1.0
-    axes = "".join(
-        f'<path d="M{left:.0f} {base - high:.0f}V{base:.0f}H{left + wide:.0f}" fill="none" stroke="#999"/>'
-        for base in (190, 400)
+def scenarios(times: str) -> dict[str, Scenario]:
+    scaling, (low_s, high_s, idle_s) = str(TIMES[times]["scaling"]), TIMES[times]["of"]
+    engines, readers = "embeddings_service", "document_processor"
+    span: Any = {"low_s": low_s, "high_s": high_s, "idle_s": idle_s}
+    made = (
+        Scenario("waits", engines, WAITS + scaling, wait, 1.0, 8.0, **span),
+        Scenario("computes", engines, COMPUTES + scaling, compute, 0.25, 1.5, together=2, **span),
+        Scenario("ingests", readers, INGESTS + scaling, Ingesting(), 0.2, 1.5, together=2, **span),
     )
-    ticks = "".join(label(left + wide * at / last, 418, f"{at} s") for at in range(0, int(last) + 1, 20))
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 430" font-family="sans-serif" font-size="13">'
-        '<rect width="880" height="430" fill="#fff"/>'
-        f"{axes}{ticks}{label(8, 36, f'{count:g}')}{label(8, 246, f'{slow:.2g} s')}"
-        f"{label(left, 20, 'load (replicas kept busy)', '#c60')}"
-        f"{label(260, 20, 'replicas that serve', '#06c')}"
-        f"{label(left, 230, 'p95 of the calls of the last 2 s', '#393')}"
-        f"{path('load', 190, count, '#c60')}{path('ready', 190, count, '#06c')}"
-        f"{path('p95_s', 400, slow, '#393')}</svg>\n"
-    )
+    return {one.name: one for one in made}
 
 
-async def one_run(policy: str, most: int, interval_s: float) -> Run:
-    async with AsyncExitStack() as opened:
-        runtime = await opened.enter_async_context(ProcessRuntime(max_calls=4096))
-        run, clock = Run(), SystemClock()
-        group = Group(
-            ReplicaSpec("waiting", Waiting),
-            runtime,
-            ReplicaSet(BalanceSettings(), EjectSettings(), Random(1)),
-            clock,
-            Random(2),
-            GroupSettings(1, 1, most),
-            record=run.record,
-        )
-        await group.start()
-        opened.push_async_callback(group.stop)
-        spec = ScaleSpec(
-            policy, 1, most, cooldown=CALM_S / 2, monitoring_interval=interval_s, startup_s=STARTUP_S,
-            threshold=ThresholdSettings(stable_duration=CALM_S),
-            target=TargetSettings(window_s=3 * interval_s, calm_s=CALM_S),
-        )  # fmt: skip
-        meter = LoadMeter(
-            lambda now: group.balancer.views(), group.balancer.traffic, lambda: int(group.balancer.stats()["waiting"])
-        )
-        await opened.enter_async_context(Autoscaler("waiting", spec, group, meter, clock, run.record))
-        run.began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(run.calls(group))
-            tasks.create_task(run.watch(group))
-        return run
+def measured(scenario: Scenario, svg: str | None) -> dict[str, Any]:
+    run, broken = asyncio.run(_run(scenario))
+    if svg:
+        Path(f"{svg}-{scenario.name}.svg").write_text(drawn(run.line, run.acts(), scenario.name), encoding="utf-8")
+    return {**run.result(), "leases_broken": broken}
+
+
+async def _run(scenario: Scenario) -> tuple[Run, int]:
+    with tempfile.TemporaryDirectory(prefix="ragworks-autoscaling-") as name:
+        folder = Path(name)
+        (folder / "ragworks.toml").write_text(scenario.toml)
+        async with waiting.slow_server() as slow:
+            os.environ |= {waiting.URL: slow, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+            with running(folder, "") as server:
+                url = await ready(server, folder / "data")
+                limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+                async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, limits=limits) as http:
+                    run = Run(scenario, http)
+                    await run.go()
+                    return run, leases_broken((await http.get("/metrics")).text)
+
+
+def leases_broken(metrics: str) -> int:
+    """Attempts at a document that did not end with the document."""
+    found = re.findall(r'^rag_documents_total\{outcome="(?:retried|cancelled)"\} (\S+)', metrics, re.MULTILINE)
+    return int(sum(map(float, found)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="target")
-    parser.add_argument("--max", type=int, default=8, help="most replicas")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between decisions")
-    parser.add_argument("--svg", help="write a picture to this file")
+    parser.add_argument("scenario", nargs="?", choices=("waits", "computes", "ingests", "all"), default="all")
+    parser.add_argument("--times", choices=tuple(TIMES), default="short")
+    parser.add_argument("--svg", metavar="NAME", help="write pictures to NAME-SCENARIO.svg")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    run = asyncio.run(one_run(given.policy, given.max, given.interval))
-    result = run.result()
-    if given.svg:
-        Path(given.svg).write_text(drawn(run.line), encoding="utf-8")
-    if given.json:
-        print(json.dumps({"machine": machine(), "commit": commit(), **result}, indent=2))
-    else:
-        print(f"{machine()}, commit {commit()}")
-        for name, value in result.items():
-            print(f"{name}: {value}")
-    if result["lost"] or result["replayed_to_the_same"] != result["decisions"]:
-        raise SystemExit(1)
+    found: dict[str, Any] = {"machine": machine(), "commit": commit(), "times": given.times}
+    for name, scenario in scenarios(given.times).items():
+        if given.scenario in (name, "all"):
+            found[name] = measured(scenario, given.svg)
+            if not given.json:
+                print(
+                    "\n".join([f"\n{name}", *(f"  {key}: {value}" for key, value in found[name].items())]), flush=True
+                )
+    print(json.dumps(found, indent=2) if given.json else f"\n{found['machine']}, commit {found['commit']}")
+    results = [one for one in found.values() if isinstance(one, dict)]
+    bad = any(one["lost"] or one["leases_broken"] or one["decisions"] > one["replayed_to_the_same"] for one in results)
+    sys.exit(1 if bad else 0)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from ragworks.settings import (
     EndpointSettings,
     GenerationSettings,
     ProcessorSettings,
+    ReplicaSettings,
     Settings,
 )
 from ragworks.storage.blobs import FileBlobs
@@ -86,7 +87,7 @@ class Parts:
             "inline": InlineRuntime(max_calls=MAX_CALLS),
             "process": ProcessRuntime(max_calls=MAX_CALLS),
         }
-        self.pool = WorkerPool(settings.document_processor.workers or max(1, available_cores() - 1))
+        self.pool = WorkerPool(processor.workers or workers_by_cores(processor.replicas))
         self.scorer = LexicalScorer() if weightless else OnnxScorer(embeddings.threads)
         self.chunk_tokens = partial(passage_tokens, embeddings.model_folder) if embeddings.model_folder else int
         self.tokenizer_path = (lambda: None) if weightless else partial(_tokenizer, embeddings)
@@ -173,6 +174,12 @@ class Parts:
 def engine_threads(settings: EmbeddingsSettings) -> int:
     """Of one replica."""
     return settings.threads or max(1, available_cores() // settings.replicas.instances)
+
+
+def workers_by_cores(bounds: ReplicaSettings) -> int:
+    """At start: all cores but one, within bounds that somebody set."""
+    most = bounds.max_instances if bounds.bounded else available_cores()
+    return max(bounds.min_instances, min(most, available_cores() - 1))
 
 
 class _OneModel:

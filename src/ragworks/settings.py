@@ -68,6 +68,11 @@ class ReplicaSettings:
         high=0.999,
     )
 
+    @property
+    def bounded(self) -> bool:
+        """Whether somebody set ``max_instances``; where nobody did, more that are asked for otherwise are meant."""
+        return self.max_instances != ReplicaSettings().max_instances
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
@@ -371,7 +376,7 @@ def _check_replicas(settings: Settings) -> None:
                 f"{wanted.min_instances}"
             )
         _check_used(service, wanted, settings)
-        if service not in INLINE_ONLY and not wanted.min_instances <= max(wanted.instances, 1) <= wanted.max_instances:
+        if service == "embeddings_service" and not wanted.min_instances <= wanted.instances <= wanted.max_instances:
             raise InvalidSettings(
                 f"{key}.instances must be from {wanted.min_instances} to {wanted.max_instances} (min_instances and "
                 f"max_instances), found {wanted.instances}"
@@ -385,12 +390,13 @@ def _check_used(service: str, wanted: ReplicaSettings, settings: Settings) -> No
         return
     if service == "document_processor":
         used |= {"min_instances", "max_instances"}
-        most = wanted.max_instances
-        if most != ReplicaSettings().max_instances and settings.document_processor.workers > most:
-            raise InvalidSettings(
-                f"document_processor.workers must be at most document_processor.replicas.max_instances "
-                f"({most}), found {settings.document_processor.workers}"
-            )
+        workers, fewest, most = settings.document_processor.workers, wanted.min_instances, wanted.max_instances
+        for bound, met, limit in (
+            ("least document_processor.replicas.min_instances", not workers or workers >= fewest, fewest),
+            ("most document_processor.replicas.max_instances", not wanted.bounded or workers <= most, most),
+        ):
+            if not met:
+                raise InvalidSettings(f"document_processor.workers must be at {bound} ({limit}), found {workers}")
     if service == "generation_service" and settings.generation_service.endpoint.model:
         used.add("strategy")
     for one in fields(wanted):

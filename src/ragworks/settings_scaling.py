@@ -16,6 +16,9 @@ STARTUP_S = 2.0
 CALMS = 2
 """Stable durations that ``target`` and ``predictive`` wait before they take replicas away: they may take several."""
 
+INTERVALS = 2
+"""That a mean of the load is over, at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleUpSettings:
@@ -84,8 +87,14 @@ def spec(settings: ScalingSettings, bounds: tuple[int, int], max_fed: int | None
             ScaleDown(**{one.name: getattr(down, one.name) for one in fields(ScaleDown)}),
             settings.stable_duration,
         ),
-        target=TargetSettings(calm_s=CALMS * settings.stable_duration),
+        target=TargetSettings(window_s=_window_s(settings), calm_s=CALMS * settings.stable_duration),
     )
+
+
+def _window_s(settings: ScalingSettings) -> float:
+    """A mean over longer than the load must be low for would keep what it has for longer than that."""
+    longest = min(TargetSettings().window_s, settings.stable_duration)
+    return max(longest, INTERVALS * settings.monitoring_interval)
 
 
 def check_scaling(service: str, settings: ScalingSettings, bounds: tuple[int, int]) -> None:

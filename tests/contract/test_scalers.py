@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict, fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragworks.policies.replaying import encoded, replay
 from ragworks.policies.scaling import POLICIES, Action, Load, ScaleSpec, ScaleState, decide
+from ragworks.policies.scaling_target import replicas
 from scaled import IDLE, acts, busy, constant, every, follow
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
@@ -139,6 +140,46 @@ def test_a_load_that_oscillates_does_not_make_replicas_oscillate(policy, period)
     found = follow(ScaleSpec(policy=policy, cooldown=0), measured, every(30, 4 * 3600), instances=2)
     assert [one.action for one in acts(found)].count(Action.SCALE_DOWN) <= 1
     assert not acts(found[len(found) // 2 :])
+
+
+@every_policy
+@settings(max_examples=40)
+@given(
+    half=st.integers(1, 4),
+    low=st.floats(0, 2),
+    high=st.floats(2, 60),
+    slots=st.integers(1, 8),
+    begin=st.integers(1, 10),
+)
+def test_no_load_that_swings_faster_than_a_calm_makes_replicas_swing(policy, half, low, high, slots, begin):
+    """The longest half of a swing is two minutes; the shortest calm, that of threshold, is five."""
+
+    def measured(now, instances):
+        return busy(high if int(now / 30 / half) % 2 else low, instances, slots=slots)
+
+    found = follow(ScaleSpec(policy=policy, cooldown=0), measured, every(30, 3 * 3600), instances=begin)
+    assert not acts(found[len(found) // 2 :])
+
+
+@every_policy
+@settings(max_examples=40)
+@given(
+    interval=st.sampled_from([5.0, 30.0, 100.0]),
+    calls=st.integers(1, 400),
+    service_s=st.sampled_from([0.05, 1.0, 20.0]),
+)
+def test_one_interval_of_any_load_adds_no_more_than_it_would_need_for_ever_and_all_is_taken_back(
+    policy, interval, calls, service_s
+):
+    spec = ScaleSpec(policy=policy, cooldown=0, monitoring_interval=interval, max_instances=400)
+
+    def measured(now, instances):
+        return busy(calls if now == 900 else 0, instances, service_s=service_s, every_s=interval)
+
+    found = follow(spec, measured, every(interval, 3600), instances=2)
+    assert max(one.target_instances for one in found) <= max(2, replicas(spec, calls, 1))
+    assert found[-1].target_instances == 1
+    assert len({one.action for one in found[int(1000 / interval) :]} & {Action.SCALE_UP}) == 0
 
 
 @every_policy

@@ -84,6 +84,10 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
             r"workers must be at most document_processor\.replicas\.max_instances \(4\), found 8",
         ),
         (
+            "[document_processor]\nworkers = 1\n[document_processor.replicas]\nmin_instances = 2",
+            r"workers must be at least document_processor\.replicas\.min_instances \(2\), found 1",
+        ),
+        (
             "[vector_store.replicas]\nmax_instances = 3",
             r"vector_store\.replicas\.max_instances has no effect there, found 3: it owns the database",
         ),

@@ -91,7 +91,7 @@ class Autoscaler:
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]
-        self._watching = self._applying = None
+        self._watching = self._applying = self._target = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,14 +121,17 @@ class Autoscaler:
     async def _watch(self) -> None:
         due = self._clock.monotonic() + self._spec.monitoring_interval
         while True:
-            left = due - self._clock.monotonic()
-            if left > 0:
-                await self._clock.sleep(min(SAMPLE_S, left))
+            now = self._clock.monotonic()
+            due = min(due, now + self._spec.monitoring_interval)  # also on a clock that was set back
+            if due > now:
+                await self._clock.sleep(min(SAMPLE_S, due - now))
                 self._sampled()
                 continue
-            due = self._clock.monotonic() + self._spec.monitoring_interval
+            due = now + self._spec.monitoring_interval
             try:
-                if not self.pinned:
+                if self.pinned:
+                    self._measured(self._clock.monotonic())  # nobody decides about what went on meanwhile
+                else:
                     self.tick()
             except Exception:  # a service that nobody scales any more would be noticed too late
                 log.exception("scaling_failed", action="scaling_failed", service=self._service)

@@ -23,6 +23,8 @@ log = structlog.get_logger("ragworks.control")
 WINDOW_S, BURST = 60.0, 5
 """Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
 minute: 1,440 a day, of the 10,000 that are kept."""
+BURSTS: Mapping[str, int] = {"scale_up": 60, "scale_down": 60}
+"""Of acts that are each told apart: a scaler decides once a second at most."""
 MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 
 LEVELS: Mapping[str, str] = {
@@ -137,7 +139,7 @@ class Journal:
             window.count += 1
             return
         event = _event(self._clock.now(), kind, policy, inputs or {}, decision, reason)
-        if window.kept < BURST:
+        if window.kept < BURSTS.get(kind[2], BURST):
             window.kept += 1
             self._take(event)
         else:
@@ -168,7 +170,7 @@ class Journal:
             if window.held is not None:
                 self._take(replace(window.held, at=self._clock.now(), count=window.count))
                 # It still goes on: the next ones wait for the end of their minute, too.
-                self._windows[kind] = _Window(now, kept=BURST)
+                self._windows[kind] = _Window(now, kept=BURSTS.get(kind[2], BURST))
 
 
 def _event(at: float, kind: Kind, policy: str, inputs: Mapping[str, Any], decision: Any, reason: str) -> Event:

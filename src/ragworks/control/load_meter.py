@@ -27,6 +27,8 @@ class LoadMeter:
     def sample(self, now: float) -> tuple[Sequence[ReplicaView], int]:
         """Look at the replicas and at who waits; what is seen stands for the time since the last look."""
         views, waiting = self._views(now), self._waiting()
+        if self._sampled_at is None:
+            self._ended(views)  # what went before is of no interval
         span = now - self._sampled_at if self._sampled_at is not None else 0.0
         self._sampled_at = now
         serving = [view for view in views if view.life is not Life.DRAINING]
@@ -65,13 +67,18 @@ class LoadMeter:
     def _ended(self, views: Sequence[ReplicaView]) -> Traffic:
         """Calls that ended since the last time; those of replicas that are gone by now are lost."""
         before, self._counted = self._counted, {view.id: self._traffic(view.id) for view in views}
-        news = [seen - before.get(replica, Traffic()) for replica, seen in self._counted.items()]
+        news = [_since(before.get(replica, Traffic()), seen) for replica, seen in self._counted.items()]
         return Traffic(
             sum(one.calls for one in news), sum(one.failed for one in news), sum(one.seconds for one in news)
         )
 
     def _forget(self) -> None:
         self._span, self._calls, self._busy = 0.0, 0.0, 0.0
+
+
+def _since(before: Traffic, seen: Traffic) -> Traffic:
+    """Of a replica that was killed the calls are forgotten before it is gone; they were no fewer for it."""
+    return seen if seen.calls < before.calls else seen - before
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -115,6 +115,7 @@ class ScaleState:
     """What a scaler remembers; begins empty.
 
     ``seen_at`` is the last time that anything was measured, ``since`` the begin of observation without a hole.
+    ``service_s`` was learnt over ``learnt_s``.
     """
 
     seen_at: float | None = None
@@ -122,6 +123,7 @@ class ScaleState:
     acted_at: float | None = None
     calm_since: float | None = None
     service_s: float | None = None
+    learnt_s: float = 0.0
     load: Window = ()
     needed: Window = ()
     forecast: Forecast = field(default_factory=Forecast)

@@ -53,9 +53,12 @@ def predictive(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> Wi
 
 def _observed(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> ScaleState:
     elapsed = now - state.seen_at if state.seen_at is not None else 0.0
-    service_s = decayed(state.service_s, seen.service_s, elapsed, SERVICE_TIME_S)
+    learnt_s = state.learnt_s + (elapsed if seen.service_s is not None else 0.0)
+    # Until it is known for that long, each interval counts as much as any before it: the first one is no better.
+    service_s = decayed(state.service_s, seen.service_s, elapsed, min(SERVICE_TIME_S, learnt_s or SERVICE_TIME_S))
     wanted = _slots_wanted(spec, seen, service_s, elapsed or spec.monitoring_interval)
-    return replace(state, service_s=service_s, load=keep(state.load, now, wanted, spec.target.window_s))
+    load = keep(state.load, now, wanted, spec.target.window_s)
+    return replace(state, service_s=service_s, learnt_s=min(learnt_s, SERVICE_TIME_S), load=load)
 
 
 def _slots_wanted(spec: ScaleSpec, seen: Load, service_s: float | None, elapsed: float) -> float:
@@ -79,7 +82,8 @@ def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: floa
     settings = spec.target
     needed = replicas(spec, load, seen.slots, state.service_s)
     latest = state.load[-1][1]
-    if latest > settings.panic * seen.instances * seen.slots:
+    # Of what would be left: a burst that so many could not take is no reason to have them and then add more again.
+    if latest > settings.panic * needed * seen.slots:
         rushed = ceil(latest / seen.slots - 1e-9)
         if rushed > needed:
             needed, said = rushed, f"a burst of {latest:.1f} calls at once"

@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ragworks.control.autoscaler import Autoscaler
 from ragworks.control.load_meter import LoadMeter
@@ -14,7 +16,7 @@ from ragworks.control.replicas import ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.errors import InvalidSettings
 from ragworks.policies.replaying import encoded, replay
-from ragworks.policies.scaling import Load, ScaleSpec
+from ragworks.policies.scaling import POLICIES, Load, ScaleSpec
 from ragworks.testing import FakeClock, settle
 from ragworks.types import Health, Life
 from scaled import busy
@@ -187,6 +189,19 @@ async def test_leaving_waits_for_no_replica_that_hangs(group, meter, clock):
     assert clock.sleepers == 0
 
 
+async def test_what_was_left_undone_is_not_taken_for_done_by_who_enters_again(group, meter, clock):
+    group.free.clear()
+    meter.calls = 3.0
+    scaler = Autoscaler("generation_service", SPEC, group, meter, clock)
+    async with scaler:
+        await clock.advance(60)
+    assert group.size == 1
+    group.free.set()
+    async with scaler:
+        await clock.advance(60)
+    assert group.size > 1
+
+
 async def test_settings_that_contradict_themselves_are_refused_before_anything_starts(group, meter, clock):
     with pytest.raises(InvalidSettings, match="min_instances"):
         Autoscaler("generation_service", replace(SPEC, min_instances=30), group, meter, clock)
@@ -194,6 +209,39 @@ async def test_settings_that_contradict_themselves_are_refused_before_anything_s
 
 def view(active, *, slots=4, life=Life.READY, cpu=50.0, replica="a"):
     return ReplicaView(replica, life, Health.HEALTHY, slots, active, None, cpu, None, 0.0, 1.0)
+
+
+class JumpingClock(FakeClock):
+    """As of a machine that slept, or whose clock was set."""
+
+    def __init__(self):
+        super().__init__()
+        self.jumped = 0.0
+
+    def monotonic(self):
+        return super().monotonic() + self.jumped
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("hours", [(-5,), (5,), (-1, 2, -3, 4), (1000, -1000)])
+async def test_a_clock_that_jumps_neither_stops_the_loop_nor_makes_it_run_away(group, meter, records, policy, hours):
+    clock = JumpingClock()
+    spec = ScaleSpec(policy, max_instances=20, cooldown=60.0)
+    async with Autoscaler("generation_service", spec, group, meter, clock, records) as scaler:
+        group.size, meter.calls = 6, 2.0
+        await clock.advance(100)
+        settled = group.size
+        for jump in hours:
+            clock.jumped += jump * 3600.0
+            before = scaler.last
+            await clock.advance(31)
+            assert scaler.last is not before
+            await clock.advance(60)
+        assert group.size == settled
+        meter.calls = 15.0
+        await clock.advance(600)
+        assert group.size > settled
+    assert len(records.all) < 20
 
 
 class Service:
@@ -257,3 +305,68 @@ def test_without_any_replica_slots_are_those_that_were_seen_last():
     assert found == Load(
         1, 0, 4, concurrency=7.0, queue_size=7, arrived=None, completed=0, service_s=None
     )  # fmt: skip
+
+
+async def test_after_a_pin_only_the_last_interval_counts(scaler, group, clock):
+    """The meter went on adding up while nobody asked it, and the first decision was about the mean of hours."""
+    service = Service()
+    scaler._meter = service.meter
+    scaler.pin()
+    service.views = [view(4)]
+    await clock.advance(3 * 3600)
+    service.views = [view(0)]
+    await clock.advance(60)
+    scaler.unpin()
+    await clock.advance(30)
+    assert scaler.last.seen.concurrency == 0.0
+
+
+def test_calls_of_before_the_first_look_are_not_of_its_interval():
+    """What a service did before anyone watched took no time that anyone saw: its calls seemed to take none."""
+    service = Service()
+    service.traffic = {"a": Traffic(1000, 0, 1000.0)}
+    service.meter.sample(0.0)
+    service.views = [view(1)]
+    service.meter.sample(15.0)
+    service.traffic = {"a": Traffic(1030, 0, 1030.0)}
+    found = service.meter.measured(30.0, 1)
+    assert (found.completed, found.service_s) == (30, pytest.approx(1.0))
+
+
+def test_a_replica_whose_calls_are_forgotten_before_it_is_gone_takes_back_none():
+    service = Service()
+    service.views = [view(0), view(0, replica="b")]
+    service.traffic = {"a": Traffic(10, 10, 0.0), "b": Traffic(2, 0, 2.0)}
+    service.meter.measured(0.0, 2)
+    service.traffic = {"b": Traffic(6, 0, 6.0)}
+    found = service.meter.measured(10.0, 2)
+    assert (found.completed, found.error_percent, found.response_s) == (4, 0.0, 1.0)
+
+
+looks = st.tuples(
+    st.floats(-1e5, 1e5),
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 50)), max_size=3, unique_by=lambda o: o[0]
+    ),
+    st.integers(0, 50),
+    st.booleans(),
+)
+
+
+@given(st.lists(looks, min_size=1, max_size=30))
+def test_whatever_the_clock_and_the_replicas_do_what_is_measured_is_possible(seen):
+    service, now = Service(), 0.0
+    for step, replicas, waiting, asked in seen:
+        now += step
+        service.waiting = waiting
+        service.views = [view(active, replica=name) for name, active, _ in replicas]
+        service.traffic = {name: Traffic(calls, calls // 2, float(calls)) for name, _, calls in replicas}
+        if not asked:
+            service.meter.sample(now)
+            continue
+        found = service.meter.measured(now, 2)
+        assert found.concurrency is None or 0 <= found.concurrency <= 27 + 50 + 1e-6
+        assert found.completed >= 0
+        assert found.arrived is None or found.arrived >= 0
+        assert found.error_percent is None or 0 <= found.error_percent <= 100
+        assert found.service_s is None or found.service_s >= 0

@@ -114,6 +114,14 @@ async def test_each_event_is_one_line_of_the_log_by_its_severity(record: Record,
     ]
 
 
+async def test_each_act_of_a_scaler_is_kept_however_often_it_decides(record: Record, kept, clock) -> None:
+    """At two decisions in five seconds, sixteen replicas come in more steps than a flood is told apart by."""
+    for n in range(60):
+        record("scale_up", reason=str(n))
+        await clock.advance(1)
+    assert reasons(kept) == [str(n) for n in range(60)]
+
+
 async def test_a_flood_is_counted_and_one_event_a_minute_stands_for_it(record: Record, kept, clock, logged) -> None:
     """A thousand refusals a second must neither fill the log nor push out what else happened."""
     for minute in range(3):

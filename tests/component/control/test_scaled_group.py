@@ -128,6 +128,57 @@ async def test_replicas_that_never_become_ready_are_no_reason_for_more() -> None
         # The one that serves turns out to be faster than was thought of the first calls.
         assert (at.acts(), at.group.size, len(at.group.handles)) == (["scale_up", "scale_down"], 3, 1)
         assert at.runtime.starts < 100  # three places, each of which is tried again more and more rarely
+        report = at.orchestrator.report(NAME)
+        notes = [one.note for one in report.replicas if one.note]
+        assert ["crash looping" in note and "install it" in note for note in notes] == [True, True]
+        assert report.health
+        assert (report.health.status, "install it" in report.health.details["reason"]) == ("degraded", True)
+        loops = [one for one in at.told.events if one["action"] == "replica_restarts" and one["decision"].crash_loop]
+        assert loops
+
+
+async def test_replicas_whose_start_hangs_are_asked_for_once_and_hold_no_call() -> None:
+    async with bench() as at:
+        at.runtime.takes_s = 1e6
+        await at.load(1, 1200)
+        await at.load(8, 1200)
+        assert (len(at.group.handles), at.runtime.starts) == (1, at.group.size)
+        await at.load(0, 30)
+        assert all(call.result() == "one" for call in at.calls)
+
+
+async def test_a_burst_of_a_second_adds_no_more_than_it_holds_and_is_forgotten_after_a_calm() -> None:
+    async with bench() as at:
+        await at.load(0, 100)
+        await at.load(30, 1)
+        await at.load(0, 120)
+        assert all(call.result() == "one" for call in at.calls)
+        assert len(at.acts()) <= 2
+        await at.load(0, 1800)
+        assert at.group.size == 1
+        assert len(at.acts()) <= 4
+
+
+async def test_a_replica_that_flaps_is_replaced_and_never_multiplied() -> None:
+    async with bench() as at:
+        await at.load(1, 700)
+        before, size = len(at.acts()), at.group.size
+        for _ in range(40):
+            next(iter(at.group.handles.values())).die()  # type: ignore[attr-defined]
+            await at.load(1, 30)
+        assert at.group.size - size <= 1
+        assert len(at.acts()) - before <= 2
+        await asyncio.gather(*at.calls)
+
+
+async def test_a_number_that_is_refused_pins_nothing() -> None:
+    async with bench() as at:
+        for number in (0, 5):
+            with pytest.raises(InvalidInput, match="must be from 1 to 4"):
+                await at.orchestrator.scale(NAME, number, "by hand")
+        assert at.scaling().mode == "auto"
+        await at.load(8, 90)
+        assert at.group.size == 4
 
 
 async def test_a_load_that_cannot_be_measured_is_told_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,3 +163,29 @@ def test_a_forecast_that_proved_itself_raises_within_its_bound():
     assert "expected in 30 s" in raised.reason
     wild = decide(spec, busy(10, 18), replace(state, forecast=trusted(10, 1e9)), 3030.0)
     assert wild.target_instances == replicas(SPEC, 10 * spec.predictive.most, 1)
+
+
+def test_a_service_time_that_was_measured_badly_at_first_is_forgotten_as_fast_as_it_was_learnt():
+    """Of two looks in two seconds the first may be half of it, which then stood for ten minutes: a step that followed
+    was answered by half of what it needed."""
+    spec = replace(SPEC, monitoring_interval=2.0)
+    measured = {0.0: 0.05}
+    found = follow(
+        spec, lambda now, n: busy(1, n, service_s=measured.get(now, 0.25), every_s=2.0), every(2, 20), instances=3
+    )
+    assert found[-1].state.service_s == pytest.approx(0.25, rel=0.15)
+    later = follow(spec, lambda now, n: busy(1, n, service_s=0.25, every_s=2.0), every(2, 3600), instances=3)[-1]
+    once = decide(spec, busy(1, 3, service_s=2.5, every_s=2.0), later.state, 3602.0)
+    assert once.state.service_s == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_burst_that_comes_again_and_again_keeps_what_it_needs():
+    """15 calls in every other interval: seven replicas of two slots are too few for them, and eight were one too many
+    for their mean; so one came and went every ten minutes."""
+
+    def measured(now, instances):
+        return busy(15 if now / 30 % 2 else 0, instances, slots=2)
+
+    found = follow(SPEC, measured, every(30, 3 * 3600), instances=1)
+    assert found[-1].target_instances == 8
+    assert not acts(found[120:])
