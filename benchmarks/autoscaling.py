@@ -6,13 +6,13 @@ then calls come at random: for a while at a low load, then in a step at a high o
 
 waits     1 to 8 times one replica: engines of embeddings_service that each ask a slow model server on loopback, one
           text after another, 0.25 s each. (Chat endpoints are replicas of a fixed list, which nothing can add to.)
-computes  0.25 to 1.5 times one replica: engines with the bundled model and one thread each, four passages a call.
-ingests   0.2 to 1.5 times one worker: documents submitted one by one, until their job has ended.
+computes  0.1 to 1.5 times one replica: engines with the bundled model and one thread each, four passages a call.
+ingests   0.1 to 1.5 times one worker: documents submitted one by one, until their job has ended.
 
-The last two are measured with two replicas first, and take no more than those bear. (A service at 0.7 times one replica
-has two already: the headroom for its chance.)
+The last two are measured with two replicas first, and take no more than those bear. (A service at 0.4 times one replica
+may have two already, for its headroom: the step begins lower, and late enough for what the begin was given to be gone.)
 
-`--times short` decides every 2 s, with a calm of 20 s and a cooldown of 10 s, so that all take eight minutes; `default`
+`--times short` decides every 2 s, with a calm of 20 s and a cooldown of 10 s, so that all take nine minutes; `default`
 are the settings' defaults (30 s, 600 s, 300 s) and half an hour each. The 95th percentile (of the calls that ended
 within 3 s) has recovered once it stays within twice that of before the step. Exit code 1 if a call is lost, an attempt
 at a document did not end with the document, or a recorded decision is made differently when asked again.
@@ -45,7 +45,7 @@ from ragworks.bench.machine import commit, machine
 DEADLINE_S = 600.0
 ENDED = ("completed", "failed", "cancelled")
 TIMES = {
-    "short": {"scaling": "monitoring_interval = 2\nstable_duration = 10\ncooldown = 10\n", "of": (30.0, 60.0, 120.0)},
+    "short": {"scaling": "monitoring_interval = 2\nstable_duration = 10\ncooldown = 10\n", "of": (50.0, 60.0, 120.0)},
     "default": {"scaling": "", "of": (300.0, 600.0, 1500.0)},
 }
 WAITS = """
@@ -129,8 +129,8 @@ def scenarios(times: str) -> dict[str, Scenario]:
     span: Any = {"low_s": low_s, "high_s": high_s, "idle_s": idle_s}
     made = (
         Scenario("waits", engines, WAITS + scaling, wait, 1.0, 8.0, **span),
-        Scenario("computes", engines, COMPUTES + scaling, compute, 0.25, 1.5, together=2, **span),
-        Scenario("ingests", readers, INGESTS + scaling, Ingesting(), 0.2, 1.5, together=2, **span),
+        Scenario("computes", engines, COMPUTES + scaling, compute, 0.1, 1.5, together=2, **span),
+        Scenario("ingests", readers, INGESTS + scaling, Ingesting(), 0.1, 1.5, together=2, **span),
     )
     return {one.name: one for one in made}
 
