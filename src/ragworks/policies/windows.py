@@ -13,6 +13,7 @@ from math import exp
 Window = tuple[tuple[float, float], ...]
 
 PARTS = 60
+LEAST_S = 1e-9
 
 
 def keep_highest(window: Window, now: float, value: float, span_s: float) -> Window:
@@ -47,7 +48,7 @@ def mean(window: Window, now: float, span_s: float) -> float | None:
         return None
     spans = [later[0] - earlier[0] for earlier, later in pairwise(recent)]
     weights = [*spans[:1], *spans]
-    if sum(weights) <= 0:
+    if sum(weights) < LEAST_S:  # at once, or so near that rounding would be all there is
         return sum(value for _, value in recent) / len(recent)
     return sum(weight * value for weight, (_, value) in zip(weights, recent, strict=True)) / sum(weights)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import exp
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragworks.policies.windows import PARTS, decayed, highest, keep, keep_highest, mean, shifted
@@ -37,6 +37,7 @@ def test_a_window_is_bounded_whatever_the_rate(steps, kept):
         assert len(window) <= 2 * PARTS + 2
 
 
+@example([(0.0, 1.5), (5e-324, 1.5)])
 @given(observations)
 def test_the_mean_lies_between_the_extremes(seen):
     window, now = (), 0.0
