@@ -2,12 +2,12 @@
 
     scripts/bench observing [--searches 3000] [--documents 2000] [--model hashing] [--runtime inline] [--json]
 
-One data folder a mode (off, metadata, full), with the same documents, in one process, and one more whose searches are
-traced, every one of them, as a request of the server would be, to a collector on loopback in a process of its own; bare
-is the folder of off, with the metrics silenced. Searches are asked of the modes in turn, one at a time, in an order
-that changes, so that whatever slows the machine slows all; no question's vector is in memory. The rows are appended
-meanwhile, as in a server. No HTTP: what a request costs besides would only hide the difference. Measured apart: the
-counting of one search and of one request by itself, a scrape (of the event loop), and a look at the processes.
+Searches are asked of one server in five modes in turn, one at a time, in an order that changes, so that whatever
+slows the machine slows all: off is without query log and traces, bare with the metrics silenced as well, metadata and
+full log the question, traced sends each search as a request of the server would be, to a collector on loopback in a
+process of its own. No question's vector is in memory. Rows are appended meanwhile, as ever. No HTTP: what a request
+costs besides would only hide the difference. Measured apart: the counting of one search and of one request by itself,
+a scrape (of the event loop), and a look at the processes.
 
 A thread of its own sends spans, later, which pairs cannot see: stretches of searches, traced or not in turn, each until
 its last span is sent, show what traces cost altogether, in time and in processor time, which other programs change
@@ -44,7 +44,7 @@ from ragworks.settings import TraceSettings, load
 from ragworks.types import Upload
 
 MODES = ("bare", "off", "metadata", "full", "traced")
-AGAINST = {"off": "bare", "metadata": "off", "full": "off", "traced": "off"}
+PAIRS = (("off", "bare"), ("traced", "bare"), ("traced", "off"), ("metadata", "off"), ("full", "off"))
 WARM_UP = 100
 STRETCH = 200
 WORDS = tuple(
@@ -146,11 +146,10 @@ class Counting(OtlpTracer):
         self._processor.force_flush()
 
 
-async def filled(stack: AsyncExitStack, folder: Path, mode: str, documents: int, model: str, runtime: str) -> App:
+async def filled(stack: AsyncExitStack, folder: str, documents: int, model: str, runtime: str) -> App:
     settings = load(
-        environ={}, server={"data": str(folder / mode)},
+        environ={}, server={"data": folder}, query_log={"mode": "full"},
         embeddings_service={"model_name": model, "replicas": {"runtime": runtime}},
-        query_log={"mode": "off" if mode == "traced" else mode},
     )  # fmt: skip
     served = await stack.enter_async_context(app.build(settings))
     rng = Random(0)
@@ -173,17 +172,19 @@ async def search(served: App, question: str, tracer: OtlpTracer | None) -> None:
     tracing.use(None)
 
 
-async def paired(apps: dict[str, App], tracer: Counting, searches: int, rng: Random) -> dict[str, list[float]]:
+async def paired(served: App, tracer: Counting, searches: int, rng: Random) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {mode: [] for mode in MODES}
     for n in range(WARM_UP + searches):
         question = text(rng, 6)
         for mode in rng.sample(MODES, len(MODES)):
-            apps[mode].embeddings_service.clear_cache()
+            served.embeddings_service.clear_cache()
+            served.questions._mode = mode if mode in ("metadata", "full") else "off"
             Switched.counting = mode != "bare"
             began = time.perf_counter()
-            await search(apps[mode], question, tracer if mode == "traced" else None)
+            await search(served, question, tracer if mode == "traced" else None)
             if n >= WARM_UP:
                 took[mode].append(time.perf_counter() - began)
+    served.questions._mode, Switched.counting = "off", True
     return took
 
 
@@ -210,17 +211,14 @@ async def measure(searches: int, documents: int, model: str, runtime: str) -> di
     with tempfile.TemporaryDirectory() as folder, collector():
         async with AsyncExitStack() as stack:
             tracer = Counting(TraceSettings())
-            apps = {one: await filled(stack, Path(folder), one, documents, model, runtime) for one in MODES[1:]}
-            apps["bare"] = apps["off"]
-            took = await paired(apps, tracer, searches, rng)
+            served = await filled(stack, folder, documents, model, runtime)
+            took = await paired(served, tracer, searches, rng)
             spans = tracer.spans / (WARM_UP + searches)
-            altogether = await stretches(apps["off"], tracer, searches, rng)
-            rows = {mode: len(await one.questions.since(0.0)) for mode, one in apps.items()}
-            found: dict[str, Any] = apart(apps["off"])
+            altogether = await stretches(served, tracer, searches, rng)
+            found: dict[str, Any] = {**apart(served), "rows": len(await served.questions.since(0.0))}
             await asyncio.to_thread(tracer.close)
     found |= {f"{mode}_p50_ms": 1e3 * statistics.median(took[mode]) for mode in MODES}
-    found |= {f"{mode}_rows": count for mode, count in rows.items()}
-    for mode, other in AGAINST.items():
+    for mode, other in PAIRS:
         # Of pairs: both were asked the same question within a few milliseconds.
         adds = statistics.median(one - without for one, without in zip(took[mode], took[other], strict=True))
         found[f"{mode}_adds_to_{other}_us"] = 1e6 * adds

@@ -171,6 +171,11 @@ ROWS: Mapping[str, Sequence[Panel]] = {
                 "{{service}} waiting": "sum by (service) (rag_replica_waiting_calls{@}) > 0",
             },
         ),
+        Panel(
+            "Calls of replicas, 95 %",
+            "s",
+            {"{{service}}": quantile(0.95, "rag_replica_call_duration_seconds", "service")},
+        ),
         Panel("Response time by replica", "s", {"{{replica}}": "max by (replica) (rag_replica_response_seconds{@})"}),
         Panel("Errors by replica", "percentunit", {"{{replica}}": "max by (replica) (rag_replica_error_ratio{@})"}),
         Panel(

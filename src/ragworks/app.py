@@ -138,12 +138,13 @@ class App:
     def _embeddings(self, settings: EmbeddingsSettings) -> tuple[EmbeddingsService, Registration]:
         """The front, and behind it engines that are replicas, or one engine here whose endpoints are."""
         parts, made_by, record = self._parts, self._made_by[NAME], self.journal.for_service(NAME)
+        observe = self.metrics.replica_call(NAME)
         front = partial(
             EmbeddingsService, settings, stored=self.vector_store, clock=parts.clock,
             on_embedded=self._embedded, on_batch=self.metrics.batch,
         )  # fmt: skip
         if settings.endpoint.model and made_by.name == DEFAULT:
-            endpoints = parts.endpoints(NAME, settings.endpoint, settings.replicas.strategy, record)
+            endpoints = parts.endpoints(NAME, settings.endpoint, settings.replicas.strategy, record, observe)
             model = partial(choosing.remote_model, endpoints=endpoints, on_tokens=self.metrics.batch_tokens)
             engine = EmbeddingEngine(settings, model)
             service = front(engine=engine)
@@ -153,7 +154,7 @@ class App:
                 NAME, _WithEngine(service, engine), replicas=endpoints, fixed_because=because
             )
         runtime = _runtime(settings, self._serving)
-        group = parts.engines(settings, made_by, record, runtime)
+        group = parts.engines(settings, made_by, record, runtime, observe)
         service = front(
             engine=BalancedEngine(group.balancer.call),
             # In this process a call of any size costs nothing to hand over, and is taken in turns text by text.
@@ -170,8 +171,8 @@ class App:
         """The service, whose replicas are the endpoints of its model if it has some."""
         name, more, endpoints = "generation_service", dict[str, Any](), None
         if settings.endpoint.model:
-            record = self.journal.for_service(name)
-            endpoints = self._parts.endpoints(name, settings.endpoint, settings.replicas.strategy, record)
+            record, observe = self.journal.for_service(name), self.metrics.replica_call(name)
+            endpoints = self._parts.endpoints(name, settings.endpoint, settings.replicas.strategy, record, observe)
             self.metrics.watch_replicas(name, endpoints.stats, endpoints.views)
             because = "its replicas are those that generation_service.endpoint.urls names"
             more = {"replicas": endpoints, "fixed_because": because}

@@ -57,6 +57,7 @@ from ragworks.workers.webhooks import Webhooks
 ENGINE_WAIT_S = 60.0
 """Three attempts at a document outlast a replica that needs two minutes to come back. Questions give up sooner."""
 Load = Callable[[], object] | None
+Observe = Callable[[float], None]
 Close = Callable[[], Awaitable[None]] | None
 
 MAX_CALLS = 4096
@@ -126,19 +127,21 @@ class Parts:
         )
 
     def endpoints(
-        self, service: str, settings: EndpointSettings | ChatSettings, strategy: str, record: Record
+        self, service: str, settings: EndpointSettings | ChatSettings, strategy: str, record: Record, observe: Observe
     ) -> EndpointSet:
-        replicas = ReplicaSet(BalanceSettings(strategy=strategy), EjectSettings(), self.rng, record)
+        replicas = ReplicaSet(BalanceSettings(strategy=strategy), EjectSettings(), self.rng, record, observe)
         return EndpointSet(service, settings.model, settings.urls, replicas, self.clock, self.rng, record=record)
 
-    def engines(self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str) -> Group:
+    def engines(
+        self, settings: EmbeddingsSettings, made_by: Implementation, record: Record, runtime: str, observe: Observe
+    ) -> Group:
         """The replicas of embeddings_service, which share the cores unless the settings deal them out."""
         wanted = settings.replicas
         settings = replace(settings, threads=engine_threads(settings))
         return Group(
             ReplicaSpec(NAME, made_by.factory, (settings,), made_by.name, made_by.version),
             self.runtimes[runtime],
-            ReplicaSet(BalanceSettings(strategy=wanted.strategy), EjectSettings(), self.rng, record),
+            ReplicaSet(BalanceSettings(strategy=wanted.strategy), EjectSettings(), self.rng, record, observe),
             self.clock,
             self.rng,
             GroupSettings(

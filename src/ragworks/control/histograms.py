@@ -60,6 +60,12 @@ HISTOGRAMS: Mapping[str, Shape] = {
         BATCH_TOKENS,
         "whether texts share batches: full ones are near embeddings_service.batch_tokens, of which padding takes some",
     ),
+    "rag_replica_call_duration_seconds": Shape(
+        "One call that a replica answered, from its pick to its answer",
+        REQUEST_SECONDS,
+        "how slow the slowest calls are, which the average of a replica hides",
+        ("service",),
+    ),
     "rag_generation_duration_seconds": Shape(
         "From the passages to the last word of an answer that was written",
         ANSWER_SECONDS,

@@ -59,6 +59,7 @@ class Metrics:
         self._events = self._counter("rag_events", "Decisions and happenings, as `why` tells them", "service", "action")
         self._up = Gauge("rag_service_up", "1 while the service is up", ["service"], registry=self.registry)
         self._lag = self._histogram("rag_loop_lag_seconds")
+        self._replica_seconds = self._histogram("rag_replica_call_duration_seconds")
         self._ingestion()
         self._questions()
         self._prices: dict[tuple[str, str], float] = {}
@@ -198,6 +199,10 @@ class Metrics:
         """``up`` returns 1 while the service is up, otherwise 0."""
         self._up.labels(service).set_function(up)
 
+    def replica_call(self, service: str) -> Callable[[float], None]:
+        """Takes the seconds of each call that a replica of ``service`` answered well."""
+        return self._replica_seconds.labels(service).observe
+
     def watch_replicas(self, service: str, stats: Stats, views: Views, usages: Usages = none_known) -> None:
         """``stats`` and ``views`` are those of the balancer of a service, ``usages`` what each replica takes."""
         self._replicas.watch(service, stats, views, usages)
@@ -233,6 +238,7 @@ class Metrics:
             (self._answers, ANSWERS),
             (self._feedback, RATINGS),
             (self._citations, ("resolved", "removed")),
+            (self._replica_seconds, ("embeddings_service", "generation_service")),
         )
         for family, values in known:
             for value in values:

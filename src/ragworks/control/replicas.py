@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
@@ -96,12 +96,19 @@ class Pick:
 
 
 class ReplicaSet:
-    """Not for several threads. ``record`` hears of every ejection and readmission; a pick is no event."""
+    """Not for several threads. ``record`` hears of every ejection and readmission; a pick is no event. ``observe`` gets
+    the seconds that each good answer took."""
 
     def __init__(
-        self, settings: BalanceSettings, ejecting: EjectSettings, rng: Random, record: Record = unrecorded
+        self,
+        settings: BalanceSettings,
+        ejecting: EjectSettings,
+        rng: Random,
+        record: Record = unrecorded,
+        observe: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._settings, self._ejecting, self._rng, self._record = settings, ejecting, rng, record
+        self._observe = observe
         self._strategy = STRATEGIES[settings.strategy]
         self._replicas: dict[str, _Replica] = {}
         self._expectation = Expectation()
@@ -315,6 +322,7 @@ class ReplicaSet:
             best = min(one.load.pace for one in self._replicas.values()) if pick._again and self._replicas else 1.0
             learn(load, took_s / expected_s, again=pick._again, best=best)
         if outcome is Outcome.OK:
+            self._observe(now - pick._picked_at)
             self._expectation.observe(pick._cost, took_s / max(load.pace, 1e-9))
 
     def _count(self, replica: _Replica, response_s: float, outcome: Outcome, now: float) -> None:

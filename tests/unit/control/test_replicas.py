@@ -476,3 +476,12 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
 
 AnySequenceOfEvents.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestAnySequenceOfEvents = AnySequenceOfEvents.TestCase
+
+
+def test_the_time_of_each_good_answer_is_told_and_of_no_other():
+    took: list[float] = []
+    replicas = ReplicaSet(BalanceSettings(), EjectSettings(), Random(0), observe=took.append)
+    replicas.add("a", 0.0)
+    for outcome, seconds in ((Outcome.OK, 0.5), (Outcome.FAILED, 2.0), (Outcome.CANCELLED, 3.0), (Outcome.OK, 0.25)):
+        served(replicas, 10.0, seconds, outcome)
+    assert took == [0.5, 0.25]
