@@ -40,6 +40,7 @@ from ragworks.settings import (
     SERVICES,
     EmbeddingsSettings,
     GenerationSettings,
+    ProcessorSettings,
     Settings,
 )
 from ragworks.storage.events import SqliteEvents
@@ -86,21 +87,7 @@ class App:
         )
         self.embeddings_service: EmbeddingsService
         self.embeddings_service, self._embedding = self._embeddings(settings.embeddings_service)
-        self.document_processor: DocumentProcessor = made_by["document_processor"].factory(
-            settings.document_processor,
-            queue=parts.jobs,
-            blobs=parts.blobs,
-            reader=parts.reader(settings.document_processor),
-            embedder=self.embeddings_service,
-            store=self.vector_store,
-            clock=parts.clock,
-            rng=parts.rng,
-            workers=lambda: parts.pool.size,
-            on_stage_end=self.metrics.stage,
-            on_document=self._ended,
-            webhooks=parts.webhooks(settings.document_processor, self.metrics.webhook),
-            record=self.journal.for_service("document_processor"),
-        )
+        self.document_processor = self._processing(settings.document_processor)
         self.retrieval_service: RetrievalService = made_by["retrieval_service"].factory(
             settings.retrieval_service,
             store=self.vector_store,
@@ -126,6 +113,25 @@ class App:
         metrics.watch_stats(NAME, self.embeddings_service.stats)
         for name in SERVICES:
             metrics.watch_service(name, lambda name=name: float(self.orchestrator.up(name)))  # type: ignore[misc]
+
+    def _processing(self, settings: ProcessorSettings) -> DocumentProcessor:
+        parts = self._parts
+        service: DocumentProcessor = self._made_by["document_processor"].factory(
+            settings,
+            queue=parts.jobs,
+            blobs=parts.blobs,
+            reader=parts.reader(settings),
+            embedder=self.embeddings_service,
+            store=self.vector_store,
+            clock=parts.clock,
+            rng=parts.rng,
+            workers=lambda: parts.pool.size,
+            on_stage_end=self.metrics.stage,
+            on_document=self._ended,
+            webhooks=parts.webhooks(settings, self.metrics.webhook),
+            record=self.journal.for_service("document_processor"),
+        )
+        return service
 
     def _readers(self) -> dict[str, Any]:
         """The workers that read documents, and what scales them."""

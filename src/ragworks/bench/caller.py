@@ -63,7 +63,7 @@ class Caller:
                     "not_ragworks", f"{self._url} answers in pieces, as a proxy does; name the server itself", 502
                 )
             answer = await reader.readexactly(length)
-        except BaseException:
+        except BaseException:  # also when cancelled: what is left of the answer must not be taken for the next one
             writer.close()
             raise
         self._idle.append(((reader, writer), time.monotonic()))

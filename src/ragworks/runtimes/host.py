@@ -40,7 +40,7 @@ def main(channel: int) -> None:
     code = 0
     try:
         asyncio.run(_Host().run(socket.socket(fileno=channel)))
-    except BaseException:
+    except BaseException:  # whatever ended it, the parent reads the code and what was printed
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
