@@ -1,6 +1,6 @@
 """How near does the planner come? Its p95 beside that of a real server under the load that was planned for.
 
-    scripts/bench planning [--kinds search,ask] [--runs 3] [--seconds 18] [--calls 100] [--json]
+    scripts/bench planning [--kinds search,ask] [--runs 3] [--seconds 18] [--calls 200] [--json]
 
 Each run profiles a server, as `ragworks bench profile` does, then asks it at 30, 50, 70 and 85 % of what the profile
 says it can do: questions at random times (Poisson), sent when they are due whatever is still open, and timed from
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="search,ask")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=18.0, help="of the highest load")
-    parser.add_argument("--calls", type=int, default=100, help="of a profile")
+    parser.add_argument("--calls", type=int, default=200, help="of a profile")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found = asyncio.run(main_of(given.kinds.split(","), given.runs, given.seconds, given.calls))
