@@ -19,6 +19,9 @@ from ragworks import tracing
 if TYPE_CHECKING:
     from ragworks.settings import LogSettings
 
+NOT_TAKEN = frozenset({"timestamp", "replica", "self", "level", "event", "method_name"})
+"""Fields of a replica's line that the parent writes itself, or that its library knows as something else."""
+
 Carried = dict[str, str]
 _from_caller: ContextVar[Carried] = ContextVar("ragworks_log", default={})  # noqa: B039  # never written to
 
@@ -50,6 +53,7 @@ def _configure(level: str, *, for_people: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.set_exc_info if for_people else as_fields,
+            *([_readable] if for_people else []),
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
             if for_people
             else structlog.processors.JSONRenderer(),
@@ -102,7 +106,23 @@ def spoken(line: str) -> tuple[int, str, dict[str, Any]] | None:
         event, level = fields.pop("event"), logging.getLevelNamesMapping()[fields.pop("level").upper()]
     except (ValueError, KeyError, AttributeError, RecursionError):
         return None
-    return level, str(event), {name: value for name, value in fields.items() if name not in ("timestamp", "replica")}
+    return level, str(event), {name: value for name, value in fields.items() if name not in NOT_TAKEN}
+
+
+def _readable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A traceback that another process wrote as fields, as text."""
+    if isinstance(found := event.get("exception"), list):
+        event["exception"] = "\n".join(line for error in found for line in _lines(error))
+    return event
+
+
+def _lines(error: Any) -> Iterator[str]:
+    try:
+        for frame in error["frames"]:
+            yield f'  File "{frame["filename"]}", line {frame["lineno"]}, in {frame["name"]}'
+        yield f"{error['exc_type']}: {error['exc_value']}"
+    except (KeyError, TypeError):  # of another version of the library
+        yield str(error)
 
 
 def _merged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

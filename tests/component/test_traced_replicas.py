@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,7 +12,9 @@ import structlog
 from ragworks import tracing
 from ragworks.control_protocols import ReplicaSpec
 from ragworks.errors import QueueFull, RagworksError
+from ragworks.logs import configure, spoken
 from ragworks.runtimes.replicas import ProcessReplica, ProcessRuntime
+from ragworks.settings import LogSettings
 from ragworks.testing import until
 from recorded_traces import RecordedTraces
 from replica_services import Echo
@@ -99,3 +103,28 @@ async def test_what_a_replica_prints_besides_is_quoted_and_is_nobodys(replica: P
         await until(lambda: any(line["line"].endswith("more noise") for line in logs), turns=10**9)
     assert {line["event"] for line in logs} == {"replica_said"}
     assert not [line for line in logs if "request_id" in line]
+
+
+async def test_a_fault_in_a_replica_can_be_read_on_a_terminal(
+    replica: ProcessReplica, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There lines are no fields: what the replica wrote as such is written as text, or the line would be lost."""
+    before, seen = structlog.get_config(), list[str]()
+    configure(LogSettings(format="console"))
+    try:
+        with pytest.raises(RagworksError):
+            await replica.call("fail")
+        await until(lambda: seen.append(capsys.readouterr().err) or "byte is odd" in "".join(seen), turns=10**9)
+    finally:
+        structlog.configure(**before)
+    told = "".join(seen)
+    assert "verb_failed" in told
+    assert re.search(r'File ".*replica_services.py", line \d+, in fail\nValueError: the third byte is odd', told)
+
+
+@pytest.mark.parametrize("name", ["self", "method_name", "level", "event", "replica"])
+def test_a_line_that_names_what_only_a_parent_may_say_is_taken_over_without_it(name: str) -> None:
+    line = json.dumps({"level": "info", "event": "said", "what": "well", name: "info"})
+    taken = spoken(line)
+    assert taken is not None
+    assert taken[2] == {"what": "well"}
