@@ -21,7 +21,7 @@ Json = Any
 
 POLICIES: Mapping[str, Callable[..., Any]] = {
     "admission.decide": admission.decide,
-    "crowding.enter": crowding.enter,
+    "crowding.turn": crowding.turn,
     "ejecting.judge": ejecting.judge,
     "health.judge": health.judge,
     "holding.hold": holding.hold,

@@ -76,8 +76,9 @@ INPUTS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "now": moments,
         "who": st.text(max_size=3),
     },
-    "crowding.enter": {
-        "seen": st.builds(Crowd, counts, counts, counts, st.none() | st.floats(0, 1e6)),
+    "crowding.turn": {
+        "seen": st.builds(Crowd, counts, counts, st.lists(moments, max_size=30).map(sorted).map(tuple), moments),
+        "now": moments,
     },
     "ejecting.judge": {
         "settings": st.builds(EjectSettings, max_ejected_share=st.floats(0, 1)),
