@@ -88,7 +88,12 @@ def data(body: Any) -> bytes:
 
 END = [
     chunk(finish="stop"),
-    data({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107, "details": {}}}),
+    data(
+        {
+            "choices": [],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107, "details": {}, "refund": -5},
+        }
+    ),
     b"data: [DONE]\n\n",
 ]
 

@@ -45,20 +45,26 @@ FLUSH_S = 2.0
 FLUSH_FAILING_S = 0.2
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
+_tracer: OtlpTracer | None = None  # of this process, and how many programs in it have traces on
+_users = 0
+
 
 @asynccontextmanager
 async def exporting(settings: TraceSettings) -> AsyncIterator[None]:
-    """Traces are on within. Who comes second in a process shares what is there."""
-    if tracing.is_on():
-        yield
-        return
-    tracer = await asyncio.to_thread(OtlpTracer, settings)
-    tracing.use(tracer)
+    """Traces are on within. Who comes second in a process shares what is there; the last one closes it."""
+    global _users, _tracer
+    _users += 1
+    if _tracer is None:
+        _tracer = OtlpTracer(settings)
+        tracing.use(_tracer)
     try:
         yield
     finally:
-        tracing.use(None)
-        await asyncio.to_thread(tracer.close)
+        _users -= 1
+        if not _users:
+            last, _tracer = _tracer, None
+            tracing.use(None)
+            await asyncio.to_thread(last.close)
 
 
 class OtlpTracer:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -320,11 +319,8 @@ def test_a_collector_that_is_not_there_costs_one_warning_and_no_request(tmp_path
             for _ in range(20):
                 assert httpx.post(server.url + SEARCH, json={"query": "bike"}).status_code == 200
         finally:
-            began = time.monotonic()
             assert server.stop() == 0
-            took_s = time.monotonic() - began
     assert [json.loads(line)["event"] for line in server.lines if '"warning"' in line] == ["traces_not_exported"]
-    assert took_s < 10.0
 
 
 def test_a_server_that_is_stopped_sends_what_waits(tmp_path: Path) -> None:

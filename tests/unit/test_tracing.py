@@ -6,7 +6,6 @@ import asyncio
 import pickle
 import subprocess
 import sys
-import timeit
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -205,11 +204,5 @@ def test_while_traces_are_off_nothing_of_opentelemetry_is_imported() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_while_traces_are_off_a_span_takes_less_than_a_few_microseconds() -> None:
-    """0.4 us where nothing else runs; the bound is one that a busy machine keeps, and OpenTelemetry's span does not."""
-
-    def step() -> None:
-        with tracing.span("step", {"ragworks.texts": 1}):
-            pass
-
-    assert min(timeit.repeat(step, number=2000, repeat=20)) / 2000 < 3e-6
+def test_while_traces_are_off_nothing_is_made_for_a_span() -> None:
+    assert tracing.span("step") is tracing.span("step") is tracing.OFF

@@ -46,6 +46,8 @@ class Caller:
         try:
             async with asyncio.timeout(ANSWER_S):
                 status, answer = await self._exchanged(head.encode() + sent)
+        except (ValueError, asyncio.LimitOverrunError) as error:
+            raise ServerProblem("not_ragworks", f"{self._url} does not answer like ragworks: {error}", 502) from error
         except (OSError, EOFError, TimeoutError) as error:
             raise ServerUnreachable(
                 f"the server at {self._url} cannot be reached ({type(error).__name__}: {error}); is it running?"
@@ -66,7 +68,10 @@ class Caller:
         except BaseException:  # also when cancelled: what is left of the answer must not be taken for the next one
             writer.close()
             raise
-        self._idle.append(((reader, writer), time.monotonic()))
+        if "connection: close" in lines:
+            writer.close()
+        else:
+            self._idle.append(((reader, writer), time.monotonic()))
         return int(lines[0].split()[1]), answer
 
     async def _connection(self) -> Connection:

@@ -35,6 +35,7 @@ FEWEST = ROUNDS * 2
 TEXTS = 50
 OWN_DOCUMENTS = 200
 POLL_S = 0.1
+TAKING_IN_S = 300.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STEPS = {
     "embeddings_service": ("embed",),
@@ -72,13 +73,15 @@ async def own_server(folder: Path, arguments: Sequence[str]) -> AsyncIterator[st
             path = "/v1/collections/default/documents"
             receipt = await _json(http, "POST", path, json={"documents": documents(OWN_DOCUMENTS)})
             job: Json = {"finished_at": None}
-            while job["finished_at"] is None:
-                await asyncio.sleep(POLL_S)
-                job = await _json(http, "GET", f"/v1/jobs/{receipt['processing_job_id']}")
+            async with asyncio.timeout(TAKING_IN_S):
+                while job["finished_at"] is None:
+                    await asyncio.sleep(POLL_S)
+                    job = await _json(http, "GET", f"/v1/jobs/{receipt['processing_job_id']}")
         if job["status"] != "completed":
-            raise ServerUnreachable(f"a server of its own took in no documents: {job['documents'][0]['error']}")
+            errors = [one["error"] for one in job["documents"] if one["error"]]
+            raise ServerUnreachable(f"a server of its own took in no documents: {errors[:1]}")
         yield url
-    except Stuck as error:
+    except (Stuck, TimeoutError) as error:
         raise ServerUnreachable(f"a server of its own was to be measured: {error}") from error
     finally:
         if not server.dead:

@@ -24,7 +24,8 @@ WINDOW_S, BURST = 60.0, 5
 """Of one kind, five events in a minute are kept, and one more that stands for the rest; while it goes on, that one a
 minute: 1,440 a day, of the 10,000 that are kept."""
 BURSTS: Mapping[str, int] = {"scale_up": 60, "scale_down": 60}
-"""Of acts that are each told apart: a scaler decides once a second at most."""
+"""Of acts that are each told apart: a scaler decides once a second at most, and a step to eight times the load takes it
+16 acts."""
 MAX_CHARACTERS, MAX_REASON = 64 * 1024, 2000
 
 LEVELS: Mapping[str, str] = {

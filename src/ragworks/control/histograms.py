@@ -27,7 +27,7 @@ class Shape:
 
 HISTOGRAMS: Mapping[str, Shape] = {
     "rag_request_duration_seconds": Shape(
-        "From first to last byte of a request",
+        "From first to last byte of a request, unless it was told to come back (429)",
         REQUEST_SECONDS,
         "whether searches keep a goal of 0.25 or 0.5 s; below it a search from memory, above it a long answer",
         ("route",),

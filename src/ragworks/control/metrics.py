@@ -27,10 +27,9 @@ RATINGS = ("up", "down")
 DELIVERIES = ("delivered", "retried", "failed")
 STEPS = ("embed", "retrieve", "rerank", "total")
 KINDS = ("passage", "question")
+TOO_MANY = 429
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-TOKENS = tuple(
-    (service, kind) for service in ("generation_service", "embeddings_service") for kind in ("input", "output")
-)
+TOKENS = (("generation_service", "input"), ("generation_service", "output"), ("embeddings_service", "input"))
 
 
 def codes() -> tuple[str, ...]:
@@ -103,7 +102,8 @@ class Metrics:
         """``route`` is the route's template, never a raw path."""
         self._active.dec()
         self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        if status != TOO_MANY:  # who was sent away at once got no fast answer
+            self._request_seconds.labels(route).observe(seconds)
 
     def expect_route(self, route: str, method: str, status: int) -> None:
         """Show ``route`` at zero before its first request."""
@@ -149,7 +149,7 @@ class Metrics:
             self._cost.labels(service).inc(price * count / 1e6)
 
     def price(self, service: str, kind: str, per_million: float) -> None:
-        """What a million tokens cost from now on; 0 if it is not known, and then nothing is said of the cost."""
+        """What a million tokens cost from now on. 0 is no price: without one, nothing is said of the cost."""
         if per_million:
             self._prices[service, kind] = per_million
             self._cost.labels(service)

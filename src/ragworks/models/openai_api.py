@@ -107,6 +107,7 @@ class OpenAIEmbedder:
             vectors, tokens = await asyncio.to_thread(self._rows, url, answer, len(inputs))
         if tokens is not None:
             self._on_tokens(tokens)
+            tracing.note("ragworks.batch.tokens", tokens)
         return vectors
 
     def _rows(self, url: str, answer: bytes, count: int) -> tuple[Vectors, int | None]:
@@ -125,8 +126,6 @@ class OpenAIEmbedder:
                 f"{url} answered {len(order)} vectors for {count} texts, with the indices {_shortened(order)}: which "
                 "text is whose cannot be told"
             )
-        if isinstance(usage := body.get("usage"), dict) and type(tokens := usage.get("prompt_tokens")) is int:
-            tracing.note("ragworks.batch.tokens", tokens)
         sizes = {len(row) for row in found.values()}
         if len(sizes) != 1 or (self.dimension and sizes != {self.dimension}) or sizes == {0}:
             expected = self.dimension or "any one number of"

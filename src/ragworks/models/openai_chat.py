@@ -194,7 +194,7 @@ def _chunk(url: str, data: str) -> tuple[str, dict[str, int], str]:
         found = json.loads(data)
         if error := found.get("error"):
             raise EndpointFailed(f"{url} broke off: {' '.join(str(error).split())[:300]}")
-        usage = {key: value for key, value in (found.get("usage") or {}).items() if type(value) is int}
+        usage = {key: value for key, value in (found.get("usage") or {}).items() if type(value) is int and value >= 0}
         choice: dict[str, Any] = next(iter(found.get("choices") or ()), {})
         text, finish = (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason") or ""
     except (ValueError, AttributeError, TypeError, RecursionError) as error:

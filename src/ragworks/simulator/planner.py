@@ -27,6 +27,8 @@ MOST = 1000
 RESAMPLED = 20
 """How often the measurements are drawn anew to see how much the expectation hangs on which were made."""
 DISTURBED = 0.1
+MEASURED_WITHIN = 0.1
+"""Of a replica: 1 % more CPU than time, which is noise, must not cost a whole one."""
 FEW = 50
 """Calls of which the slowest twentieth is two or three."""
 
@@ -116,7 +118,8 @@ class Way:
         """Replicas that the cores can feed. One core is the server's own. As many as there were, whatever the cores."""
         if self.profile.cores is None:
             return engine.replicas
-        return max(engine.replicas, 1, int((self.profile.cores - 1) / max(1.0, _cpu_s(engine) / _mean(engine))))
+        fed = (self.profile.cores - 1) / max(1.0, _cpu_s(engine) / _mean(engine))
+        return max(engine.replicas, 1, int(fed + MEASURED_WITHIN))
 
     def bounds(self, replicas: Replicas) -> dict[str, float]:
         """Answers a second that each part of this machine could give if nothing else were in its way."""

@@ -179,3 +179,12 @@ async def test_ejections_are_counted() -> None:
     await team.calls(30)
     assert 'rag_replica_ejections_total{service="embeddings_service"} 1.0' in lines(metrics)
     assert 'rag_replicas{service="embeddings_service",state="ejected"} 1.0' in lines(metrics)
+
+
+def test_who_was_sent_away_at_once_is_no_fast_answer() -> None:
+    metrics = Metrics()
+    for status in (200, 503, 429):
+        metrics.request_started()
+        metrics.request_finished("/v1/collections/{name}/search", "POST", status, 0.002)
+    assert 'rag_request_duration_seconds_count{route="/v1/collections/{name}/search"} 2.0' in lines(metrics)
+    assert 'rag_requests_total{method="POST",route="/v1/collections/{name}/search",status="429"} 1.0' in lines(metrics)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragworks.simulator.planner import Goal, Way, plan, queued, response_s, shared
+from ragworks.simulator.planner import MEASURED_WITHIN, Goal, Way, plan, queued, response_s, shared
 from ragworks.simulator.profiles import Lives, Measured, Profile, Source
 
 EXPONENTIAL = tuple(np.random.default_rng(0).exponential(0.1, 5000))
@@ -137,7 +137,12 @@ def test_the_process_of_the_server_is_one_and_the_plan_says_so():
 def test_no_more_engines_are_planned_than_cores_feed_beside_the_server(cores, parallel, rate):
     measured = profile(engine((0.05,) * 50, cpu_s=0.05 * parallel), server((0.002,) * 50, cpu_s=0.002), cores=cores)
     found = plan(measured, Goal(rate, 0.2))
-    assert replicas(found)["embeddings_service"] <= max(1, (cores - 1) / max(1.0, parallel))
+    assert replicas(found)["embeddings_service"] <= max(1, (cores - 1) / max(1.0, parallel) + MEASURED_WITHIN)
+
+
+def test_one_per_cent_more_processor_time_than_time_costs_no_replica():
+    measured = profile(engine((0.0198,) * 50, cpu_s=0.02), server((0.002,) * 50, cpu_s=0.002), cores=4)
+    assert Way(measured).fed(measured.services[0]) == 3
 
 
 def test_engines_beyond_those_measured_are_planned_where_cores_are_free_and_the_plan_says_that_it_does_not_know():
