@@ -74,6 +74,11 @@ def fail(_: Report) -> None:
     raise ValueError("the third byte is odd")
 
 
+def work(_: Report) -> None:
+    while True:
+        pass
+
+
 def hold(lock: str, report: Report) -> None:
     """Hold a file lock for as long as this process lives, and never return."""
     _lock(lock)

@@ -72,6 +72,7 @@ class App:
         self._parts = parts = Parts(settings)
         self._machine = Machine(parts.folder.path, parts.pool.pids)
         self.journal = Journal(parts.events, parts.clock, self.metrics.event)
+        parts.pool.record = self.journal.for_service("document_processor")
         self.questions = Questions(
             parts.queries, settings.query_log.mode, parts.clock, self.metrics.question, self.metrics.feedback
         )
@@ -318,6 +319,9 @@ class App:
                             outcome = "abstained" if piece.abstained else "answered"
                             asked.answer = piece = replace(piece, id=asked.key)
                         yield piece
+            except (asyncio.CancelledError, GeneratorExit):
+                outcome = "left"  # who asked is gone
+                raise
             finally:
                 self.metrics.answer(outcome)
 

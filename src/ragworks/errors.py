@@ -296,7 +296,13 @@ class DocumentTooLarge(DocumentError):
 
 
 class ReadTimeout(DocumentError):
+    """Reading took longer than it may; ``transient`` if it had hardly any of a core: the document may be well."""
+
     code = "read_timeout"
+
+    def __init__(self, message: str, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ReadMemoryExceeded(DocumentError):

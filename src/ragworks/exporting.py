@@ -53,10 +53,15 @@ _users = 0
 async def exporting(settings: TraceSettings) -> AsyncIterator[None]:
     """Traces are on within. Who comes second in a process shares what is there; the last one closes it."""
     global _users, _tracer
-    _users += 1
     if _tracer is None:
-        _tracer = OtlpTracer(settings)
+        try:
+            _tracer = OtlpTracer(settings)
+        except ValueError as error:  # numbers of the environment that contradict each other, say
+            log.warning("traces_misconfigured", action="traces_misconfigured", reason=f"no traces are kept: {error}")
+            yield
+            return
         tracing.use(_tracer)
+    _users += 1
     try:
         yield
     finally:

@@ -135,6 +135,22 @@ async def test_who_opens_a_second_folder_in_a_process_shares_its_traces(collecto
     assert [span.name for span in collector.spans] == ["door"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "256"), ("OTEL_BSP_SCHEDULE_DELAY", "-5"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-3")],
+)
+async def test_numbers_that_the_library_refuses_cost_the_traces_and_a_warning_and_no_server(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with structlog.testing.capture_logs() as logs:
+        async with exporting.exporting(TraceSettings()):
+            assert not tracing.is_on()
+    assert [(line["event"], "no traces are kept: " in line["reason"]) for line in logs] == [
+        ("traces_misconfigured", True)
+    ]
+
+
 def test_a_protocol_that_is_not_spoken_is_said(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with structlog.testing.capture_logs() as logs, tracer(), tracing.entry("door"):

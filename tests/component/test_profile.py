@@ -221,3 +221,9 @@ def test_the_documents_are_the_same_for_a_seed_and_their_words_are_plain():
     assert documents(5) == documents(5) != documents(5, seed=1)
     assert len(set(WORDS)) == len(WORDS)
     assert all(word.isalpha() for word in WORDS)
+
+
+async def test_a_server_that_answers_fewer_at_once_is_told_of_its_setting(fake):
+    fake.failing = JSONResponse({"code": "too_many_questions", "detail": "2 questions are being answered"}, 429)
+    with pytest.raises(InvalidInput, match=r"start it with orchestration_api\.max_questions at 32 or more"):
+        await profiled(fake)

@@ -125,20 +125,37 @@ async def test_a_worker_that_exits_costs_its_call_and_says_how(pool: WorkerPool)
 
 
 async def test_a_killed_worker_is_named_by_its_signal(pool: WorkerPool) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    pool.record = lambda action, **more: told.append((action, more))
     with pytest.raises(WorkerCrashed, match="SIGKILL") as caught:
         await pool.run(pool_tasks.kill_self, **LIMITS)
     assert caught.value.transient
     assert pool.stats()["crashed"] == 1
+    assert [action for action, _ in told] == ["replica_ended"]
 
 
 @pytest.mark.parametrize("block", pool_tasks.BLOCKING)
 async def test_a_worker_that_hangs_is_stopped_at_the_limit(
     pool: WorkerPool, block: Callable[..., None], tmp_path: Path
 ) -> None:
-    with pytest.raises(ReadTimeout, match=r"0\.2 s"):
+    told: list[tuple[str, dict[str, Any]]] = []
+    pool.record = lambda action, **more: told.append((action, more))
+    with (
+        structlog.contextvars.bound_contextvars(document_id="a.pdf"),
+        pytest.raises(ReadTimeout, match=r"0\.2 s, in which it had a core for 0\.\d s") as caught,
+    ):
         await pool.run(block, str(tmp_path / "lock"), limit_s=0.2, max_memory_bytes=1024**3)
+    assert caught.value.transient  # it may as well be the machine that gave it nothing
     assert await released(tmp_path / "lock")
+    [(action, seen)] = told
+    assert (action, seen["inputs"]["document_id"], seen["reason"]) == ("replica_killed", "a.pdf", str(caught.value))
     assert pool.stats() | {"alive": 0, "busy": 0, "timed_out": 1} == pool.stats()
+
+
+async def test_a_worker_that_works_all_the_time_and_comes_to_no_end_does_so_the_next_time_too(pool: WorkerPool) -> None:
+    with pytest.raises(ReadTimeout, match=r"raise document_processor\.read_timeout_s") as caught:
+        await pool.run(pool_tasks.work, limit_s=2.0, max_memory_bytes=1024**3)
+    assert not caught.value.transient
 
 
 async def test_a_worker_that_takes_too_much_memory_is_stopped(pool: WorkerPool) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from ragworks.api import schemas
 from ragworks.api.bodies import accepts, body
 from ragworks.api.context import app_of, needs, problems, request_id_of
-from ragworks.api.streaming import EventStream, closed, event, primed, with_errors
+from ragworks.api.streaming import EventStream, attended, closed, event, primed, with_errors
 from ragworks.errors import RagworksError
 from ragworks.types import Answer, Turn
 
@@ -65,7 +65,7 @@ async def ask(
     app = app_of(request)
     pieces = app.ask(name, wanted.question, history=turns(wanted.history), top_k=wanted.top_k)
     if not wanted.stream:
-        return schemas.AskResponse.model_validate(await whole(pieces))
+        return schemas.AskResponse.model_validate(await attended(request, whole(pieces)))
     events = _answer_events(await primed(pieces))
     return EventStream(
         with_errors(events, lambda problem: event("error", problem.body), request_id_of(request), app.metrics)

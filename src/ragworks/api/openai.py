@@ -15,7 +15,7 @@ from ragworks.api import schemas
 from ragworks.api.answer_routes import CHAT_ID, whole
 from ragworks.api.bodies import accepts, body
 from ragworks.api.context import MAX_PAGE, app_of, needs, request_id_of
-from ragworks.api.streaming import EventStream, closed, primed, unnamed, with_errors
+from ragworks.api.streaming import EventStream, attended, closed, primed, unnamed, with_errors
 from ragworks.control.questions import fresh_key
 from ragworks.errors import CollectionNotFound, EmbeddingFailed, InvalidInput, NotFound
 from ragworks.types import Answer, Embeddings, Turn
@@ -145,7 +145,7 @@ async def complete(
     pieces = app.ask(wanted.model, question, history=history, key=key)
     envelope = {"id": f"{CHAT_ID}{key}", "created": int(time.time()), "model": wanted.model}
     if not wanted.stream:
-        return _completion(envelope, await whole(pieces))
+        return _completion(envelope, await attended(request, whole(pieces)))
     usage = wanted.stream_options is not None and wanted.stream_options.include_usage
     chunks = _chunks(envelope, await primed(pieces), usage)
     return EventStream(

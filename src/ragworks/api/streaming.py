@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import structlog
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -99,6 +100,25 @@ async def _gone(receive: Receive) -> None:
 
 async def _wait(stopping: asyncio.Event) -> None:
     await stopping.wait()
+
+
+async def attended(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns. A client that leaves before ends it: nobody is there to read the answer.
+
+    For requests whose body was read. Raises ClientDisconnect.
+    """
+    # Both are awaited or cancelled below.
+    answer = asyncio.create_task(work, name="attended")
+    gone = asyncio.create_task(_gone(request.receive), name="client-gone")
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
 
 
 async def primed(source: AsyncIterator[T]) -> AsyncGenerator[T, None]:

@@ -24,7 +24,7 @@ from ragworks.bench.caller import ANSWER_S, Caller, Json, checked
 from ragworks.bench.machine import available_cores, busy_s, machine
 from ragworks.bench.questions import VARIED, documents, taken, varied
 from ragworks.bench.server import Server, Stuck
-from ragworks.errors import InvalidInput, ServerUnreachable
+from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable, TooManyQuestions
 from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile, Source
 
 ROUNDS = 5
@@ -209,7 +209,15 @@ class _Run:
         """Seconds by service."""
         body = {"query" if kind == "search" else "question": varied(self._rng.choice(self._questions), self._rng)}
         began = time.perf_counter()
-        found = await self._caller.post(f"/v1/collections/{quote(self._wanted.collection, safe='')}/{kind}", body)
+        try:
+            found = await self._caller.post(f"/v1/collections/{quote(self._wanted.collection, safe='')}/{kind}", body)
+        except ServerProblem as error:
+            if error.code != TooManyQuestions.code:
+                raise
+            raise InvalidInput(
+                f"{AT_ONCE[-1]} questions at once are asked, and {self._url} answers fewer, or others ask as well; "
+                f"start it with orchestration_api.max_questions at {2 * AT_ONCE[-1]} or more for the measurement"
+            ) from error
         took = time.perf_counter() - began
         if found.get("degraded"):
             raise InvalidInput(f"the server answers only in part, {found['degraded']}; measure it when it is well")

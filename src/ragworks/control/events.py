@@ -51,7 +51,7 @@ KEPT = ("replica_started", "replica_ended", "replica_killed", "replica_stopped",
 CALLED = ("panic_began", "panic_ended", "rejecting_began", "rejecting_ended")
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "embeddings_service": (*SCALED, *PICKED, *KEPT, *CALLED),
-    "document_processor": (*SCALED, "refused"),
+    "document_processor": (*SCALED, "refused", "replica_ended", "replica_killed"),
     "generation_service": PICKED,
     "orchestration_api": ("refused",),
 }

@@ -19,7 +19,7 @@ from ragworks.settings import SERVICES
 from ragworks.types import Stage, TaskState
 
 OUTCOMES = (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, "unchanged", "retried")
-ANSWERS = ("answered", "abstained", "failed")
+ANSWERS = ("answered", "abstained", "failed", "left")
 QUESTIONS = tuple(
     (kind, outcome) for kind in ("search", "ask") for outcome in ("answered", "abstained", "nothing", "failed", "left")
 )
@@ -167,7 +167,7 @@ class Metrics:
         self._generation_seconds.observe(seconds)
 
     def answer(self, outcome: str) -> None:
-        """``outcome`` is answered, abstained or failed."""
+        """``outcome`` is answered, abstained, failed, or left by whom it was for."""
         self._answers.labels(outcome).inc()
 
     def question(self, kind: str, outcome: str) -> None:

@@ -149,15 +149,8 @@ class Orchestrator:
 
         Raises ServiceNotFound, NotReady, and InvalidInput where the service cannot have so many.
         """
-        if name not in self.registry:
-            raise ServiceNotFound(name, self._order)
-        self.require(name)
-        entry = self.registry[name]
-        if entry.replicas is None:
-            raise InvalidInput(f"{name} has one replica, in the server's process: {entry.inline_because}")
-        if entry.fixed_because:
-            raise InvalidInput(f"{name} cannot be scaled: {entry.fixed_because}")
-        low, high = entry.replicas.bounds
+        entry, replicas = self._scalable(name)
+        low, high = replicas.bounds
         if not low <= instances <= high:
             raise InvalidInput(
                 f"instances of {name} must be from {low} to {high} ({name}.replicas.min_instances and max_instances), "
@@ -165,17 +158,14 @@ class Orchestrator:
             )
         if entry.scaler is not None:
             entry.scaler.pin()
-        before = {"instances": entry.replicas.size}
+        before = {"instances": replicas.size}
         self.record(name)("scaled", reason=reason, inputs=before, decision={"instances": instances})
-        await entry.replicas.scale(instances)
+        await replicas.scale(instances)
         await self._check(name)
 
     def scale_by_load(self, name: str, reason: str) -> None:
         """End what ``scale`` began. Raises ServiceNotFound, NotReady, and InvalidInput where nothing scales it."""
-        if name not in self.registry:
-            raise ServiceNotFound(name, self._order)
-        self.require(name)
-        scaler = self.registry[name].scaler
+        scaler = self._scalable(name)[0].scaler
         if scaler is None:
             raise InvalidInput(
                 f"{name} is not scaled by its load: that takes replicas in processes, {name}.scaling.enabled, and "
@@ -184,6 +174,17 @@ class Orchestrator:
         if scaler.pinned:
             self.record(name)("scaled", reason=reason, decision={"mode": "auto"})
         scaler.unpin()
+
+    def _scalable(self, name: str) -> tuple[Registration, Replicas]:
+        if name not in self.registry:
+            raise ServiceNotFound(name, self._order)
+        self.require(name)
+        entry = self.registry[name]
+        if entry.replicas is None:
+            raise InvalidInput(f"{name} has one replica, in the server's process: {entry.inline_because}")
+        if entry.fixed_because:
+            raise InvalidInput(f"{name} cannot be scaled: {entry.fixed_because}")
+        return entry, entry.replicas
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """(can a search be answered?, why each service that is not up is not)."""

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
-from ragworks.control_protocols import Usage
+from ragworks.control_protocols import Record, Usage, unrecorded
 from ragworks.errors import RagworksError, ReadMemoryExceeded, ReadTimeout, WorkerCrashed
 from ragworks.runtimes.child import ERROR, HEADER, MESSAGE, RESULT, unpacked_error
 from ragworks.runtimes.packing import unpickled
@@ -23,6 +23,8 @@ log = structlog.get_logger("ragworks.workers")
 
 WATCH_INTERVAL_S = 0.1
 START_LIMIT_S = 60.0
+STARVED = 0.25
+"""Of the time that a call may take: one that had less of a core than this says nothing of its document."""
 NICENESS = 10  # of the children, so that searches and the model go first
 # One thread each: the pool is the parallelism. Fewer arenas: memory of one document goes back before the next.
 _ENVIRONMENT = {
@@ -67,6 +69,8 @@ class WorkerPool:
         self._open = False
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._waiting = 0
+        self.record: Record = unrecorded
+        """Hears of workers that end, or are ended, with a document."""
         self.call_seconds = 0.0
         """Of the calls that ended and did not lose their worker, the wait for one included."""
 
@@ -130,7 +134,7 @@ class WorkerPool:
             try:
                 answer = await worker.call(call, limit_s, max_memory_bytes, on_message)
             except BaseException as error:
-                self._note(error)
+                self._note(error, worker)
                 await asyncio.shield(self._end(worker))
                 raise
             self.call_seconds += asyncio.get_running_loop().time() - began
@@ -175,11 +179,15 @@ class WorkerPool:
         await worker.end()
         self._workers.discard(worker)
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException, worker: _Worker) -> None:
         ends = ((ReadTimeout, "timed_out"), (ReadMemoryExceeded, "over_memory"), (WorkerCrashed, "crashed"))
         for kind, counted in ends:
             if isinstance(error, kind):
                 self._counts[counted] += 1
+                action = "replica_ended" if kind is WorkerCrashed else "replica_killed"
+                document = structlog.contextvars.get_contextvars().get("document_id")
+                seen = {"document_id": document, "pid": worker.pid}
+                self.record(action, reason=str(error), replica=f"document_processor-{worker.pid}", inputs=seen)
 
 
 def frame_of_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
@@ -239,7 +247,8 @@ class _Worker:
         self.calls += 1
         self._voice.speaks_for = copy_context()
         loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + limit_s
+        began, worked_s = loop.time(), self._child.cpu_seconds()
+        self._deadline = began + limit_s
         answer = asyncio.ensure_future(self._ask(call, on_message))
         try:
             while not answer.done():
@@ -250,7 +259,7 @@ class _Worker:
                 if (taken := self.memory_bytes()) > max_memory_bytes:
                     raise ReadMemoryExceeded(_over_memory(taken, max_memory_bytes))
                 if left <= 0:
-                    raise ReadTimeout(_too_long(limit_s))
+                    raise _too_long(limit_s, loop.time() - began, self._child.cpu_seconds() - worked_s)
             return answer.result()
         finally:
             answer.cancel()
@@ -305,8 +314,14 @@ class _Voice:
         self.speaks_for.run(log.debug, "worker_said", line=line)
 
 
-def _too_long(limit_s: float) -> str:
-    return (
+def _too_long(limit_s: float, took_s: float, worked_s: float) -> ReadTimeout:
+    if worked_s < STARVED * took_s:
+        return ReadTimeout(
+            f"reading was stopped after {limit_s:g} s, in which it had a core for {max(0.0, worked_s):.1f} s: it "
+            "hangs, or the machine is overloaded",
+            transient=True,
+        )
+    return ReadTimeout(
         f"reading took longer than {limit_s:g} s and was stopped; raise document_processor.read_timeout_s or split the "
         "document"
     )

@@ -98,6 +98,13 @@ class Child:
         except psutil.Error:
             return 0
 
+    def cpu_seconds(self) -> float:
+        """Processor time that it took so far, 0 once it is gone."""
+        try:
+            return sum(self._seen.cpu_times()[:2]) if self._seen else 0.0
+        except psutil.Error:
+            return 0.0
+
     async def gone(self) -> tuple[str, str]:
         """Return when the process is gone: how it went, and the last line that it said."""
         await self._watch.exited.wait()

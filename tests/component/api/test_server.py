@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -78,6 +79,36 @@ async def test_a_client_that_leaves_ends_what_it_followed(wire: httpx.AsyncClien
     async with wire.stream("GET", "/v1/jobs/j1/events") as answer:
         await anext(answer.aiter_lines())
     await until(lambda: b"rag_active_connections 0.0" in app.metrics.render())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/collections/default/ask", {"question": "q"}),
+        ("/v1/chat/completions", {"model": "default", "messages": [{"role": "user", "content": "q"}]}),
+    ],
+)
+async def test_an_answer_that_nobody_waits_for_any_more_is_not_written(
+    wire: httpx.AsyncClient, app: FakeApp, path: str, body: dict[str, Any]
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: object, **more: object) -> AsyncIterator[str]:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+            yield "never"
+        finally:
+            ended.set()
+
+    app.ask = slow  # type: ignore[method-assign]
+    asking = asyncio.create_task(wire.post(path, json=body))
+    await begun.wait()
+    asking.cancel()
+    await ended.wait()
+    await until(
+        lambda: f'route="{path.replace("/default", "/{name}")}",status="499"}} 1.0' in app.metrics.render().decode()
+    )
 
 
 async def test_draining_ends_event_streams_and_lets_running_requests_finish(

@@ -200,6 +200,6 @@ async def test_no_more_than_the_cores_can_feed() -> None:
 
 async def test_what_nothing_scales_says_what_it_takes() -> None:
     async with bench() as at:
-        with pytest.raises(InvalidInput, match=r"vector_store is not scaled by its load: that takes"):
+        with pytest.raises(InvalidInput, match=r"vector_store has one replica, in the server's process: "):
             at.orchestrator.scale_by_load("vector_store", "by hand")
         await settle()
