@@ -22,7 +22,7 @@ from ragworks.control.metrics import Metrics
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.control.questions import Asked, Questions
 from ragworks.control_protocols import Event
-from ragworks.errors import StorageFull
+from ragworks.errors import InvalidInput, NotFound, StorageFull
 from ragworks.implementations import DEFAULT, Factory, chosen
 from ragworks.models import choosing
 from ragworks.models.onnx_weights import available_cores
@@ -320,10 +320,14 @@ class App:
                             asked.answer = piece = replace(piece, id=asked.key)
                         yield piece
             except (asyncio.CancelledError, GeneratorExit):
-                outcome = "left"  # who asked is gone
+                outcome = "left" if asked.answer is None else outcome  # who asked is gone
+                raise
+            except (NotFound, InvalidInput):
+                outcome = ""  # no question
                 raise
             finally:
-                self.metrics.answer(outcome)
+                if outcome:
+                    self.metrics.answer(outcome)
 
     def _ended(self, outcome: Outcome) -> None:
         self.metrics.document(outcome.kind)

@@ -8,6 +8,7 @@ import signal
 import httpx
 
 from end_to_end.test_cli import DEADLINE_S, Served, run
+from end_to_end.test_restarts import ready
 
 SECRET = "which colleague is paid below the minimum"
 NOTE = "Annual leave is thirty days for everybody.\n"
@@ -16,6 +17,7 @@ NOTE = "Annual leave is thirty days for everybody.\n"
 def asked(server, times=1):
     """The ids of so many asks and searches."""
     found = []
+    ready(server)
     with httpx.Client(base_url=f"{server.url}/v1/collections/default", timeout=DEADLINE_S) as http:
         for _ in range(times):
             for path, field in (("search", "query"), ("ask", "question")):

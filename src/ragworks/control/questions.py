@@ -8,13 +8,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 
 from ragworks.control.behind import Behind
 from ragworks.control_protocols import QueryLog, Rating
-from ragworks.errors import QuestionNotFound, RagworksError
+from ragworks.errors import InvalidInput, NotFound, QuestionNotFound, RagworksError
 from ragworks.policies.digesting import Question
 from ragworks.protocols import Clock
 from ragworks.types import Answer, SearchResult
@@ -72,24 +73,43 @@ class Questions:
         key: str | None = None,
     ) -> Iterator[Asked]:
         """The question, for as long as it is answered; how that ends, also by an error, is what is kept."""
-        asked, error, outcome = Asked(key or fresh_key()), "", ""
+        asked = Asked(key or fresh_key())
+        about = partial(self._ended, asked, collection, kind, mode, rerank, text)
         try:
             yield asked
-        except Exception as raised:
-            outcome, error = "failed", raised.code if isinstance(raised, RagworksError) else RagworksError.code
+        except (NotFound, InvalidInput):  # no question: who invents names must not push those of others out of the log
             raise
-        finally:
-            outcome = outcome or _outcome(kind, asked)
-            self._on_question(kind, outcome)
-            if self._mode != "off":
-                request = str(structlog.contextvars.get_contextvars().get("request_id", ""))
-                kept = text if self._mode == "full" else None
-                self._behind.add(
-                    Question(
-                        asked.key, self._clock.now(), request, collection, kind, mode, outcome, error, text=kept,
-                        **_seen(asked, rerank),
-                    )
-                )  # fmt: skip
+        except Exception as raised:
+            about("failed", raised.code if isinstance(raised, RagworksError) else RagworksError.code)
+            raise
+        except BaseException:
+            about(_outcome(kind, asked))
+            raise
+        else:
+            about(_outcome(kind, asked))
+
+    def _ended(
+        self,
+        asked: Asked,
+        collection: str,
+        kind: str,
+        mode: str,
+        rerank: bool,
+        text: str,
+        outcome: str,
+        error: str = "",
+    ) -> None:
+        self._on_question(kind, outcome)
+        if self._mode == "off":
+            return
+        request = str(structlog.contextvars.get_contextvars().get("request_id", ""))
+        kept = text if self._mode == "full" else None
+        self._behind.add(
+            Question(
+                asked.key, self._clock.now(), request, collection, kind, mode, outcome, error, text=kept,
+                **_seen(asked, rerank),
+            )
+        )  # fmt: skip
 
     async def rate(self, collection: str, key: str, rating: Rating, comment: str | None) -> bool:
         """Note what somebody thought of an answer; whether the comment was kept. Once more is harmless.

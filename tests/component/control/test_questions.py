@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 import structlog
@@ -10,7 +12,7 @@ from structlog.testing import capture_logs
 
 from ragworks.control.behind import FLUSH_EVERY_S, MAX_WAITING
 from ragworks.control.questions import MAX_DOCUMENTS, Asked, Questions
-from ragworks.errors import NotReady, QuestionNotFound, StorageFull
+from ragworks.errors import CollectionNotFound, InvalidInput, NotReady, QuestionNotFound, StorageFull
 from ragworks.testing import FakeClock, MemoryQueries, a_hit
 from ragworks.types import Answer, Citation, SearchResult
 
@@ -86,6 +88,25 @@ async def test_an_error_is_kept_by_its_code_and_raised(kept) -> None:
     assert [(row.outcome, row.error) for row in await questions.since(0)] == [
         ("failed", "not_ready"), ("failed", "internal_error"),
     ]  # fmt: skip
+
+
+async def test_what_could_not_be_answered_by_whoever_asked_is_no_question(kept) -> None:
+    heard: list[Any] = []
+    questions = log(kept, on=lambda *what: heard.append(what))
+    for error in (CollectionNotFound("nope"), InvalidInput("expected a question, found none")):
+        with pytest.raises(type(error)), questions.asked("search", "nope", "q"):
+            raise error
+    assert (list(await questions.since(0)), heard) == ([], [])
+
+
+async def test_who_leaves_before_the_answer_left_and_behind_it_was_answered(kept) -> None:
+    questions = log(kept)
+    for there in (False, True):
+        with suppress(GeneratorExit), questions.asked("ask", "default", "q") as asked:
+            if there:
+                ended(asked, found(HIT), answer(abstained=False))
+            raise GeneratorExit
+    assert [row.outcome for row in await questions.since(0)] == ["left", "answered"]
 
 
 async def test_a_rerank_is_timed_only_where_it_was_asked_for(kept) -> None:
