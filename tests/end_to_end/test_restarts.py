@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -137,6 +138,12 @@ async def in_flight(http: httpx.AsyncClient) -> int:
     return int(float(next(line.split()[-1] for line in lines if line.startswith("rag_active_connections")))) - 1
 
 
+async def deaths(http: httpx.AsyncClient) -> list[str]:
+    events = (await http.get("/v1/events", params={"service": "orchestration_api", "limit": 1000})).json()["data"]
+    reasons = [one["reason"] for one in events if one["action"] == "server_died"]
+    return [found.group() for one in reasons if (found := re.search(r"\(process \d+\)", one))]
+
+
 async def test_nothing_outlives_a_killed_server_and_the_next_one_works_on_its_folder(tmp_path: Path) -> None:
     with serving(tmp_path, signal.SIGKILL, **PROCESSES) as server:
         ready(server)
@@ -147,6 +154,7 @@ async def test_nothing_outlives_a_killed_server_and_the_next_one_works_on_its_fo
             long = [asyncio.create_task(http.post("/v1/embeddings", json=many(n))) for n in range(4)]
             while await in_flight(http) < len(long):
                 assert not any(one.done() for one in long), "the load was over before it could be interrupted"
+            killed = server.process.pid
             server.process.kill()
             ends = await asyncio.gather(*long, return_exceptions=True)
             assert all(isinstance(end, httpx.TransportError) for end in ends)
@@ -156,7 +164,11 @@ async def test_nothing_outlives_a_killed_server_and_the_next_one_works_on_its_fo
         put_in(server, b="Orders leave the warehouse on the same day.")
         async with client(server) as http:
             doctor = (await http.get("/v1/doctor")).json()
+            assert await deaths(http) == [f"(process {killed})"]
         assert (doctor["healthy"], doctor["documents"]) == (True, 2)
+    with serving(tmp_path) as server:  # the one before was stopped as it should be
+        async with client(server) as http:
+            assert len(await deaths(http)) == 1
 
 
 @pytest.mark.timeout(120)

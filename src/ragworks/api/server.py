@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ragworks.api.application import create_api
+from ragworks.api.service import NAME
 from ragworks.errors import CannotStart, PortInUse
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ async def serve(
     async with ListeningServer(app, host, port, drain_s=drain_s) as server:
         with _stopped_by_signals(server):
             await app.start(wait=False)
+            _note_death(app)
             try:
                 with announced(Path(app.settings.server.data), server.url):
                     log.info("listening", url=server.url, pid=os.getpid())
@@ -160,6 +162,19 @@ def bind(host: str, port: int) -> socket.socket:
         raise CannotStart(f"cannot bind {host}:{port}: {error.strerror}; choose another --host or --port") from error
     listener.setblocking(False)
     return listener
+
+
+def _note_death(app: App) -> None:
+    """What a server left behind in a folder that is ours now is of one that could not tidy up."""
+    try:
+        pid = json.loads((Path(app.settings.server.data) / SERVER_FILE).read_text(encoding="utf-8"))["pid"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        pid = "unknown"
+    reason = f"the server before this one (process {pid}) did not stop: it was killed, or the machine went down"
+    record = app.journal.for_service(NAME)
+    record("server_died", reason=reason)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ LEVELS: Mapping[str, str] = {
     "load_unknown": "warning",
     "refused": "warning",
     "scale_failed": "warning",
+    "server_died": "warning",
     "rejecting_began": "warning",
     "replica_ended": "warning",
     "replica_killed": "warning",
@@ -53,7 +54,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "embeddings_service": (*SCALED, *PICKED, *KEPT, *CALLED),
     "document_processor": (*SCALED, "refused", "replica_ended", "replica_killed"),
     "generation_service": PICKED,
-    "orchestration_api": ("refused",),
+    "orchestration_api": ("refused", "server_died"),
 }
 """What each service may record, beside what each of them does."""
 
