@@ -82,7 +82,7 @@ class Questions:
         except Exception as raised:
             about("failed", raised.code if isinstance(raised, RagworksError) else RagworksError.code)
             raise
-        except BaseException:
+        except BaseException:  # cancelled, or closed: who asked is gone
             about(_outcome(kind, asked))
             raise
         else:

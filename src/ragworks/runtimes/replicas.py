@@ -70,7 +70,7 @@ class ProcessRuntime:
             if self._left:  # while the process was born
                 raise ReplicaLost(f"{replica_id} was not started: the runtime is closed")
             await replica.initialize(parts)
-        except BaseException:
+        except BaseException:  # also when cancelled: nobody else knows of the process
             await asyncio.shield(replica.kill())
             raise
         return replica
