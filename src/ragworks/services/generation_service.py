@@ -62,7 +62,7 @@ class GenerationService:
                 if isinstance(piece, Draft):
                     self._finished(piece)
                     gen_ai.written(span, piece, "".join(told))
-                else:
+                elif tracing.captures_text():
                     told.append(piece)
                 yield piece
         except Exception as error:
