@@ -82,7 +82,7 @@ class Balancer:
         self._hedges_saved = 1.0
         self._changed = asyncio.Event()
         self._waiting = 0
-        self._counts = dict.fromkeys(("picks", "retries", "hedges", "panics", "rejections"), 0)
+        self._counts = dict.fromkeys(("picks", "retries", "hedges", "steals", "panics", "rejections"), 0)
         self._states = {"panic": False, "rejecting": False}
         self._traffic: dict[str, Traffic] = {}
         self._took: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
@@ -93,6 +93,8 @@ class Balancer:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self._traffic = {name: seen for name, seen in self._traffic.items() if name in self._handles}
+        for name in self._handles:
+            self._relieve(name)
 
     async def call(
         self,
@@ -234,9 +236,33 @@ class Balancer:
 
     async def _answer(self, pick: Pick, call: _Call) -> Any:
         slow_s = self._slow_s.get(call.verb) if call.attempts.idempotent else None
-        if slow_s is None:
-            return await self._ask(pick, call)
-        return await self._race(pick, call, slow_s)
+        if slow_s is not None:
+            return await self._race(pick, call, slow_s)
+        if call.attempts.idempotent:
+            return await self._ask_movable(pick, call)
+        return await self._ask(pick, call)
+
+    async def _ask_movable(self, pick: Pick, call: _Call) -> Any:
+        """The answer of the picked replica, or of another one that took the call over while it waited there."""
+        moved: list[Pick] = []
+        began, recall = self._clock.monotonic(), asyncio.timeout(None)
+
+        def move(to: Pick) -> None:
+            moved.append(to)
+            recall.reschedule(0)  # cancels what waits below, as soon as the loop goes on
+
+        pick.on_moved = move
+        try:
+            async with recall:
+                return await self._ask(pick, call)
+        except TimeoutError:
+            if not moved:
+                raise
+            tracing.event("steal", {"ragworks.replica_id": moved[0].replica_id, "ragworks.reason": moved[0].reason})
+            return await self._ask(moved[0], call)
+        finally:
+            for one in moved:  # the answer may have come just then
+                self._release(one, Outcome.CANCELLED, began)
 
     async def _ask(self, pick: Pick, call: _Call) -> Any:
         outcome, began = Outcome.CANCELLED, self._clock.monotonic()
@@ -325,6 +351,12 @@ class Balancer:
         if outcome is not Outcome.CANCELLED and pick.replica_id in self._handles:
             seen = self.traffic(pick.replica_id)
             self._traffic[pick.replica_id] = seen.plus(now - began, failed=outcome is Outcome.FAILED)
+        self._relieve(pick.replica_id)
+
+    def _relieve(self, replica_id: str) -> None:
+        """Let a replica take over calls that wait at others, as many as it has slots free."""
+        while replica_id in self._handles and self._replicas.steal(replica_id, self._clock.monotonic()):
+            self._counts["steals"] += 1
 
     def _time(self, verb: str, seconds: float) -> None:
         if self._settings.hedge.quantile <= 0:

@@ -17,6 +17,7 @@ COUNTED: Mapping[str, str] = {
     "picks": "Times that a replica was picked for a call",
     "retries": "Calls that were sent again to another replica",
     "hedges": "Slow calls that a second replica was asked for beside the first",
+    "steals": "Calls that a replica with a free slot took over from another's queue",
     "ejections": "Outliers that were left out for a while",
     "panics": "Calls that went to a replica that is not well, for want of a better one",
     "rejections": "Calls that were refused because there was no replica",

@@ -17,7 +17,8 @@ from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
-from ragworks.policies.loads import Expectation, Load, average, begin, end, learn
+from ragworks.policies.loads import Expectation, Load, average, begin, current_pace, end, learn, waiting_s
+from ragworks.policies.stealing import Queue, StealSettings, choose
 from ragworks.types import Health, Life
 
 UNKNOWN_S = 1.0
@@ -72,7 +73,11 @@ class _Replica:
 
 @dataclass(slots=True, eq=False)
 class Pick:
-    """A replica that was picked, and why. Whoever holds it must release it when the call ends, however it ends."""
+    """A replica that was picked, and why. Whoever holds it must release it when the call ends, however it ends.
+
+    ``on_moved`` is told when another replica takes the call over, with the pick that stands for it from then on; a call
+    for which it is None stays.
+    """
 
     reason: str
     _of: ReplicaSet
@@ -81,6 +86,7 @@ class Pick:
     _expected_s: float
     _again: bool
     _picked_at: float
+    on_moved: Callable[[Pick], None] | None = None
     _began_at: float | None = None
     _released: bool = False
 
@@ -106,7 +112,9 @@ class ReplicaSet:
         rng: Random,
         record: Record = unrecorded,
         observe: Callable[[float], None] = lambda seconds: None,
+        stealing: StealSettings | None = None,
     ) -> None:
+        self._stealing = stealing or StealSettings()
         self._settings, self._ejecting, self._rng, self._record = settings, ejecting, rng, record
         self._observe = observe
         self._strategy = STRATEGIES[settings.strategy]
@@ -213,6 +221,34 @@ class ReplicaSet:
                 return self._begin(self._replicas[load.replica_id], now, cost, again, reason)
         return None
 
+    def steal(self, replica_id: str, now: float) -> str | None:
+        """Let a replica that is well and has a free slot take over a call that waits at another, if it waits long.
+
+        The reason, or None where nothing was taken over. A call is moved once at most. Who drains, is ejected or
+        unhealthy is helped too.
+        """
+        queues = [one for one in self._replicas.values() if one.waiting]
+        thief = self._replicas.get(replica_id)
+        if not queues or thief is None or not self._may_steal(thief, now):
+            return None
+        last = {one.load.replica_id: pick for one in queues if (pick := _movable(one))}
+        decision = choose(self._stealing, [_queue(pick, now) for pick in last.values()])
+        if decision.replica_id is None:
+            return None
+        taken = last[decision.replica_id]
+        taken._released = True
+        self._leave(taken, now)
+        moved = self._begin(thief, now, taken._cost, False, decision.reason)
+        if taken.on_moved:
+            taken.on_moved(moved)
+        return decision.reason
+
+    def _may_steal(self, replica: _Replica, now: float) -> bool:
+        load = replica.load
+        well = replica.health is Health.HEALTHY and not replica.draining and not replica.out
+        well = well and not replica.errors_in_row  # who fails fast is always free
+        return well and load.active < load.slots and load.replica_id not in self._barred(now)
+
     def views(self, now: float) -> tuple[ReplicaView, ...]:
         """Every replica that is not removed, in the order they were added."""
         return tuple(
@@ -293,7 +329,8 @@ class ReplicaSet:
             replica.waiting.append(pick)
         return pick
 
-    def _end(self, pick: Pick, now: float, outcome: Outcome) -> None:
+    def _leave(self, pick: Pick, now: float) -> None:
+        """The call is no longer in flight there; the next in line has its slot."""
         replica, load = pick._replica, pick._replica.load
         load.active -= 1
         load.backlog = load.backlog - pick._expected_s if load.active else 0.0
@@ -305,6 +342,10 @@ class ReplicaSet:
                 following = replica.waiting.popleft()
                 following._began_at = now
                 begin(load, following._expected_s, now)
+
+    def _end(self, pick: Pick, now: float, outcome: Outcome) -> None:
+        replica, load = pick._replica, pick._replica.load
+        self._leave(pick, now)
         if outcome is Outcome.OK and self._held.get(load.replica_id, math.inf) <= now:
             del self._held[load.replica_id]
         self._learn(pick, now, outcome)
@@ -378,6 +419,18 @@ class ReplicaSet:
             inputs=inputs,
             decision=verdict,
         )
+
+
+def _movable(replica: _Replica) -> Pick | None:
+    """The newest in its queue that may go elsewhere: a replica works on the oldest first."""
+    return next((pick for pick in reversed(replica.waiting) if pick.on_moved), None)
+
+
+def _queue(pick: Pick, now: float) -> Queue:
+    load = pick._replica.load
+    pace = current_pace(load, now)
+    wait_s = max(0.0, waiting_s(load, now, pace) - pace * pick._expected_s / load.slots)
+    return Queue(load.replica_id, wait_s, now - pick._picked_at)
 
 
 def _life(replica: _Replica) -> Life:

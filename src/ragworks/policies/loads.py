@@ -118,12 +118,17 @@ def expected_delay_s(load: Load, now: float, expected_s: float) -> float:
     pace = current_pace(load, now)
     delay = pace * expected_s
     if load.active >= load.slots:
-        left = max(0.0, pace * load.serving - (now * load.busy - load.since))
-        waiting = max(0.0, load.backlog - load.serving)  # two sums of the same floats may differ by a rounding
-        delay += (left / load.slots + pace * waiting) / load.slots
+        delay += waiting_s(load, now, pace)
     if load.error_rate:
         delay /= max(0.05, 1.0 - load.error_rate)
     return delay * (1.0 + CROWD * load.active / load.slots)
+
+
+def waiting_s(load: Load, now: float, pace: float) -> float:
+    """Until all that is ahead of one more call has begun and a slot is free; for a replica with all slots busy."""
+    left = max(0.0, pace * load.serving - (now * load.busy - load.since))
+    waiting = max(0.0, load.backlog - load.serving)  # two sums of the same floats may differ by a rounding
+    return (left / load.slots + pace * waiting) / load.slots
 
 
 def begin(load: Load, expected_s: float, now: float) -> None:

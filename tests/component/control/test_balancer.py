@@ -12,7 +12,7 @@ from ragworks.control.balancer import LOSS_PAUSE_S
 from ragworks.errors import InvalidInput, NotReady, ReplicaLost
 from ragworks.policies.calling import CallSettings, HedgeSettings
 from ragworks.policies.retrying import BudgetSettings
-from ragworks.testing import settle
+from ragworks.testing import FakeClock, settle
 from ragworks.types import Health
 from recorded_traces import RecordedTraces
 from team import Team
@@ -412,6 +412,109 @@ async def test_a_call_that_is_cancelled_at_any_await_leaves_all_counts_at_zero(s
     assert team.active == 0
     assert all(replica.in_flight == 0 for replica in team.replicas.values())
     assert len(asyncio.all_tasks()) == 1
+
+
+async def waiting_at_one(count: int = 4, **more: bool) -> tuple[Team, list[asyncio.Task[str]]]:
+    """Calls at the only replica, which answers nothing any more."""
+    team = Team("a", strategy="adaptive")
+    await team.calls(3)
+    team["a"].hang()
+    calls = [asyncio.create_task(team.balancer.call("name", **more)) for _ in range(count)]
+    await settle()
+    return team, calls
+
+
+async def test_a_replica_that_comes_answers_calls_that_wait_at_another() -> None:
+    team, calls = await waiting_at_one()
+    team.add("b")
+    assert await asyncio.gather(*calls[1:]) == ["b", "b", "b"]
+    assert team.balancer.stats()["steals"] == 3
+    assert team.balancer.stats()["retries"] == 0
+    assert [one.in_flight for one in team.replicas.values()] == [1, 0]
+    team["a"].recover()
+    assert await calls[0] == "a"
+    assert team.active == 0
+
+
+class OneByOne:
+    """A service that works on one call after another, 0.25 s each."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock, self._free = clock, asyncio.Lock()
+
+    async def work(self) -> None:
+        async with self._free:
+            await self._clock.sleep(0.25)
+
+
+async def test_a_queue_is_worked_off_by_all_replicas_that_come_and_not_by_those_that_were_there() -> None:
+    """120 calls of 0.25 s took four replicas 7.5 s, however many others had come and stood idle; sixteen need 2 s."""
+    team = Team("", strategy="adaptive")
+    for number in range(4):
+        team.add(f"old{number}").service = OneByOne(team.clock)
+    calls = [asyncio.create_task(team.balancer.call("work")) for _ in range(120)]
+    await settle()
+    for number in range(12):
+        team.add(f"new{number}").service = OneByOne(team.clock)
+        team.balancer.changed()
+    for _ in range(9):
+        await team.clock.advance(0.25)
+    assert sum(not call.done() for call in calls) == 0
+    assert team.active == 0
+
+
+async def test_a_call_that_must_not_run_twice_is_never_moved() -> None:
+    team, calls = await waiting_at_one(idempotent=False)
+    team.add("b")
+    await settle()
+    assert team["b"].calls == []
+    team["a"].recover()
+    assert set(await asyncio.gather(*calls)) == {"a"}
+
+
+async def test_a_call_that_was_moved_and_fails_is_tried_again_where_it_was() -> None:
+    team, calls = await waiting_at_one(2)
+    team.add("b").fail()
+    await settle()
+    assert team["b"].calls == ["name"]
+    team["a"].recover()
+    assert await asyncio.gather(*calls) == ["a", "a"]
+    assert team.active == 0
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_call_that_is_cancelled_while_it_is_moved_leaves_nothing_behind(steps: int) -> None:
+    team, calls = await waiting_at_one()
+    team.add("b").hang()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*calls, return_exceptions=True))
+    assert team.active == 0
+    assert [one.in_flight for one in team.replicas.values()] == [0, 0]
+
+
+async def test_an_answer_that_comes_as_its_call_is_moved_leaves_no_count() -> None:
+    team, calls = await waiting_at_one()
+    team["a"].recover()
+    team.add("b")
+    assert set(await asyncio.gather(*calls)) <= {"a", "b"}
+    assert team.active == 0
+
+
+async def test_a_span_says_that_its_call_was_moved_and_why() -> None:
+    with RecordedTraces() as traces, tracing.entry("door"):
+        team, calls = await waiting_at_one(2)
+        team.add("b")
+        await calls[1]
+        team["a"].recover()
+        await calls[0]
+    ended = [span for span in traces.ended if any(name == "steal" for name, _, _ in span.events)]
+    assert [[name for name, _, _ in span.events] for span in ended] == [["pick", "steal"]]
+    said = ended[0].events[1][2]
+    assert said["ragworks.replica_id"] == "b"
+    assert "more at a" in str(said["ragworks.reason"])
 
 
 async def test_a_span_says_who_was_picked_and_why_and_what_was_tried_before(trio: Team) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -19,9 +20,9 @@ from ragworks.testing import ManualReplica, settle
 from ragworks.types import Health, Life
 from team import Team
 
-CALLS = CallSettings(
-    max_waiting=5, budget=BudgetSettings(share=0.1, most=2.0), hedge=HedgeSettings(quantile=0.5, share=0.1, min_calls=2)
-)
+CALLS = CallSettings(max_waiting=5, budget=BudgetSettings(share=0.1, most=2.0))
+HEDGED = replace(CALLS, hedge=HedgeSettings(quantile=0.5, share=0.1, min_calls=2))
+"""Calls that may be asked twice; those that are not may be moved."""
 ERRORS = (NotReady, ReplicaLost, TimeoutError, InvalidInput, ValueError)
 numbers = st.integers(0, 1000)
 
@@ -36,9 +37,11 @@ class Balancing(RuleBasedStateMachine):
         self.gone: list[tuple[ManualReplica, int]] = []
         self.started = self.losses = self.made = 0
 
-    @initialize(strategy=st.sampled_from(list(STRATEGIES)), count=st.integers(0, 4))
-    def begin(self, strategy: str, count: int) -> None:
-        self.team = Team("", strategy, CALLS, ejecting=EjectSettings())
+    @initialize(
+        strategy=st.sampled_from(list(STRATEGIES)), count=st.integers(0, 4), calls=st.sampled_from((CALLS, HEDGED))
+    )
+    def begin(self, strategy: str, count: int, calls: CallSettings) -> None:
+        self.team = Team("", strategy, calls, ejecting=EjectSettings())
         for _ in range(count):
             self.add(2)
 
@@ -195,7 +198,7 @@ class Balancing(RuleBasedStateMachine):
             dead = [*self.team.replicas.values(), *(replica for replica, _ in self.gone)]
             free = self.losses + sum(one.calls_when_dead for one in dead)
             assert stats["retries"] <= CALLS.budget.most + CALLS.budget.share * self.started + free
-            assert stats["hedges"] <= 1 + CALLS.hedge.share * self.started
+            assert stats["hedges"] <= 1 + HEDGED.hedge.share * self.started
             assert stats["waiting"] <= CALLS.max_waiting
 
     def teardown(self) -> None:

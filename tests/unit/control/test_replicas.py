@@ -485,3 +485,93 @@ def test_the_time_of_each_good_answer_is_told_and_of_no_other():
     for outcome, seconds in ((Outcome.OK, 0.5), (Outcome.FAILED, 2.0), (Outcome.CANCELLED, 3.0), (Outcome.OK, 0.25)):
         served(replicas, 10.0, seconds, outcome)
     assert took == [0.5, 0.25]
+
+
+# a free replica takes over what waits elsewhere
+
+
+def queued(count: int = 6, *, slots: int = 1) -> tuple[ReplicaSet, list[Pick], list[Pick]]:
+    """One replica with calls of 1 s, of which all may be moved; the picks, and those that took the place of one."""
+    replicas = made("a", slots=slots)
+    served(replicas, 0.0, 1.0)
+    moved: list[Pick] = []
+    picks = [picked(replicas, 1.0) for _ in range(count)]
+    for pick in picks:
+        pick.on_moved = moved.append
+    return replicas, picks, moved
+
+
+def active(replicas: ReplicaSet) -> dict[str, int]:
+    return {view.id: view.active_connections for view in replicas.views(1.0)}
+
+
+def test_a_replica_that_comes_takes_over_the_newest_call_that_waits() -> None:
+    replicas, picks, moved = queued()
+    replicas.add("b", 1.0)
+    assert replicas.steal("b", 1.0) == "it would have waited 5 s more at a"
+    assert active(replicas) == {"a": 5, "b": 1}
+    assert [one.replica_id for one in moved] == ["b"]
+    picks[-1].release(1.0, Outcome.CANCELLED)
+    assert active(replicas) == {"a": 5, "b": 1}, "the pick that was moved counts no longer"
+    assert replicas.steal("b", 1.0) is None, "its only slot is taken"
+    moved[0].release(2.0, Outcome.OK)
+    assert active(replicas) == {"a": 5, "b": 0}
+
+
+def test_a_call_is_moved_once_at_most() -> None:
+    replicas, _, moved = queued(2)
+    replicas.add("b", 1.0)
+    replicas.add("c", 1.0)
+    assert replicas.steal("b", 1.0)
+    assert replicas.steal("c", 1.0) is None
+    assert len(moved) == 1
+
+
+def test_a_call_that_must_stay_is_not_moved() -> None:
+    replicas, picks, _ = queued(3)
+    for pick in picks:
+        pick.on_moved = None
+    replicas.add("b", 1.0)
+    assert replicas.steal("b", 1.0) is None
+
+
+def test_a_call_in_a_slot_is_not_moved() -> None:
+    replicas, _, _ = queued(4, slots=4)
+    replicas.add("b", 1.0)
+    assert replicas.steal("b", 1.0) is None
+
+
+def test_who_is_not_well_takes_over_nothing() -> None:
+    for health in (Health.DEGRADED, Health.UNHEALTHY):
+        replicas, _, _ = queued()
+        replicas.add("b", 1.0)
+        replicas.note_health("b", health, 1.0)
+        assert replicas.steal("b", 1.0) is None
+    replicas.drain("b")
+    assert replicas.steal("b", 1.0) is None
+    assert replicas.steal("gone", 1.0) is None
+
+
+def test_who_fails_fast_takes_over_nothing() -> None:
+    """It is always free, and would draw every call that waits."""
+    replicas, _, _ = queued()
+    replicas.add("b", 1.0)
+    picked(replicas, 1.0, tried={"a"}).release(1.01, Outcome.FAILED)
+    assert replicas.steal("b", 1.0) is None
+
+
+def test_the_calls_of_one_that_drains_or_is_ill_are_taken_over() -> None:
+    replicas, _, _ = queued()
+    replicas.add("b", 1.0, slots=2)
+    replicas.drain("a")
+    assert replicas.steal("b", 1.0)
+    replicas.note_health("a", Health.UNHEALTHY, 1.0)
+    assert replicas.steal("b", 1.0)
+
+
+def test_moving_a_call_says_nothing_of_how_fast_its_replica_is() -> None:
+    replicas, _, _ = queued()
+    before = replicas.views(1.0)[0].pace
+    replicas.add("b", 1.0)
+    replicas.steal("b", 3.0)
+    assert replicas.views(3.0)[0].pace == before
