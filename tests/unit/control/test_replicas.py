@@ -485,3 +485,21 @@ def test_the_time_of_each_good_answer_is_told_and_of_no_other():
     for outcome, seconds in ((Outcome.OK, 0.5), (Outcome.FAILED, 2.0), (Outcome.CANCELLED, 3.0), (Outcome.OK, 0.25)):
         served(replicas, 10.0, seconds, outcome)
     assert took == [0.5, 0.25]
+
+
+def test_what_calls_take_by_cost_is_unknown_until_calls_of_different_cost_have_ended() -> None:
+    replicas = ReplicaSet(BalanceSettings(slow_start_s=0.0), EjectSettings(), Random(1))
+    replicas.add("a", 0.0)
+    assert (replicas.service_time_s, replicas.unit_time_s) == (None, None)
+    now = 0.0
+    for cost in (100.0, 300.0):
+        pick = replicas.pick(now, cost=cost)
+        assert pick
+        now += 1.0 + cost / 100.0
+        pick.release(now, Outcome.OK)
+        if cost == 100.0:
+            assert (replicas.service_time_s, replicas.unit_time_s) == (2.0, None)
+    assert replicas.service_time_s is not None
+    assert 2.0 < replicas.service_time_s < 4.0
+    assert replicas.unit_time_s is not None
+    assert replicas.unit_time_s > 0.0
