@@ -184,8 +184,8 @@ class Balancer:
     def _queue(self, views: tuple[ReplicaView, ...]) -> dict[str, float]:
         own_s = self._clock.monotonic() - min(self._since) if self._since else 0.0
         return {
-            "queued": self._waiting + sum(view.waiting for view in views),
-            "queue_age_s": max(own_s, *(view.queue_age_s for view in views), 0.0),
+            "queued": self._waiting + sum(view.waiting or 0 for view in views),
+            "queue_age_s": max(own_s, *(view.queue_age_s or 0.0 for view in views), 0.0),
         }
 
     def _learnt(self) -> dict[str, float]:

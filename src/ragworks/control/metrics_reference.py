@@ -57,7 +57,7 @@ def _row(family: Metric) -> str:
 def _with_everything() -> Metrics:
     """With a sample in each family, which shows its labels."""
     metrics, service = Metrics(), SERVICES[0]
-    one = ReplicaView("one", Life.READY, Health.HEALTHY, 1, 0, 0.1, None, None, 0.0, 1.0)
+    one = ReplicaView("one", Life.READY, Health.HEALTHY, 1, 0, 0.1, None, None, 0.0, 1.0, 0, 0.0)
     known = dict.fromkeys(QUEUES, 1.0)
     metrics.watch_replicas(service, lambda: known, lambda: [one], lambda: {"one": Usage(0.0, 0)})
     metrics.watch_targets(lambda: {service: 1})

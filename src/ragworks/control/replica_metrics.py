@@ -104,8 +104,10 @@ def _single(views: Mapping[str, Sequence[ReplicaView]]) -> Iterable[Metric]:
     )
     for service, replicas in views.items():
         for view in replicas:
-            queued.add_metric([service, view.id], view.waiting)
-            age.add_metric([service, view.id], view.queue_age_s)
+            if view.waiting is not None:
+                queued.add_metric([service, view.id], view.waiting)
+            if view.queue_age_s is not None:
+                age.add_metric([service, view.id], view.queue_age_s)
             active.add_metric([service, view.id], view.active_connections)
             errors.add_metric([service, view.id], view.error_rate)
             if view.avg_response_time is not None:  # nothing known is no zero

@@ -34,7 +34,8 @@ PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy rep
 class ReplicaView:
     """One replica as it stands: times in seconds, usage in per cent, ``error_rate`` as a share; None where nothing is
     known. ``pace`` is how many times longer it takes than expected of a call, as learnt. ``waiting`` calls were sent
-    to it beyond its slots, the oldest ``queue_age_s`` ago: 0 where none waits."""
+    to it beyond its slots, the oldest ``queue_age_s`` ago: 0 where none waits, None where its slots are
+    not known."""
 
     id: str
     life: Life
@@ -46,8 +47,8 @@ class ReplicaView:
     memory_usage: float | None
     error_rate: float
     pace: float
-    waiting: int = 0
-    queue_age_s: float = 0.0
+    waiting: int | None = None
+    queue_age_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
