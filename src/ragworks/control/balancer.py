@@ -81,7 +81,7 @@ class Balancer:
         self._saved = self._settings.budget.most
         self._hedges_saved = 1.0
         self._changed = asyncio.Event()
-        self._waiting = 0
+        self._since: list[float] = []  # when each call that waits for a replica began to
         self._counts = dict.fromkeys(("picks", "retries", "hedges", "steals", "panics", "rejections"), 0)
         self._states = {"panic": False, "rejecting": False}
         self._traffic: dict[str, Traffic] = {}
@@ -172,11 +172,26 @@ class Balancer:
         return self._traffic.get(replica_id, Traffic())
 
     def stats(self) -> Mapping[str, float]:
-        """How many replicas there are and can be called, who waits, and what happened since the start."""
+        """How many replicas there are and can be called, who waits, and what happened since the start.
+
+        ``queued`` calls wait for a replica or at one beyond its slots, the oldest for ``queue_age_s``.
+        ``service_time_s`` and ``unit_time_s`` are absent until they are learnt.
+        """
         views = self.views()
         available = sum(view.life is Life.READY and view.health is not Health.UNHEALTHY for view in views)
-        now = {"size": len(views), "available": available, "waiting": self._waiting, "retries_saved": self._saved}
-        return now | self._counts | {"ejections": self._replicas.ejections}
+        now = {"size": len(views), "available": available, "waiting": len(self._since), "retries_saved": self._saved}
+        return now | self._queue(views) | self._learnt() | self._counts | {"ejections": self._replicas.ejections}
+
+    def _queue(self, views: tuple[ReplicaView, ...]) -> dict[str, float]:
+        own_s = self._clock.monotonic() - min(self._since) if self._since else 0.0
+        return {
+            "queued": len(self._since) + sum(view.waiting or 0 for view in views),
+            "queue_age_s": max(own_s, *(view.queue_age_s or 0.0 for view in views), 0.0),
+        }
+
+    def _learnt(self) -> dict[str, float]:
+        learnt = {"service_time_s": self._replicas.service_time_s, "unit_time_s": self._replicas.unit_time_s}
+        return {name: seconds for name, seconds in learnt.items() if seconds is not None}
 
     def views(self) -> tuple[ReplicaView, ...]:
         """Each replica as it stands."""
@@ -190,11 +205,12 @@ class Balancer:
     async def _pick(self, call: _Call, timeout_s: float | None = None) -> Pick:
         """A replica that was not tried, if need be one that is still to come. Raises NotReady, or the call's error
         when every replica was tried and none of them is gone."""
-        until = min(call.until, self._until(timeout_s), self._clock.monotonic() + self._settings.wait_s)
+        since = self._clock.monotonic()
+        until = min(call.until, self._until(timeout_s), since + self._settings.wait_s)
         while (pick := self._choose(call, call.tried)) is None:
             if call.error is not None and classify(call.error) not in (Fault.GONE, Fault.LOST):
                 raise call.error
-            await self._wait(until, call.error)
+            await self._wait(since, until, call.error)
         self._note("rejecting", False, "a replica took a call")
         return pick
 
@@ -212,18 +228,18 @@ class Balancer:
                 self._note_panic(pick.reason)
         return pick
 
-    async def _wait(self, until: float, error: Exception | None) -> None:
+    async def _wait(self, since: float, until: float, error: Exception | None) -> None:
         """Return when a replica came. Raises NotReady when none did in time, or too many wait already."""
         left_s = until - self._clock.monotonic()
-        if self._waiting >= self._settings.max_waiting:
-            raise self._rejection(f"{self._waiting} calls wait for one already") from error
+        if len(self._since) >= self._settings.max_waiting:
+            raise self._rejection(f"{len(self._since)} calls wait for one already") from error
         if left_s <= 0:
             raise self._rejection("none came in time") from error
-        self._waiting += 1
+        self._since.append(since)
         try:
             await news_or_time(self._changed, self._clock, left_s)
         finally:
-            self._waiting -= 1
+            self._since.remove(since)
 
     def _rejection(self, what: str) -> NotReady:
         why, retry_after_s = self._absence()

@@ -152,10 +152,16 @@ class EndpointSet:
         return {"size": self.size, "ejections": self._replicas.ejections, **self._counts}
 
     def views(self) -> tuple[ReplicaView, ...]:
-        """Each endpoint as it stands; one that is held is shown as ejected."""
+        """Each endpoint as it stands; one that is held is shown as ejected. How many calls it takes at once it does not
+        tell, so none is known to wait there."""
         now = self._clock.monotonic()
         return tuple(
-            replace(view, life=Life.EJECTED) if self._held[view.id].until > now else view
+            replace(
+                view,
+                life=Life.EJECTED if self._held[view.id].until > now else view.life,
+                waiting=None,
+                queue_age_s=None,
+            )
             for view in self._replicas.views(now)
         )
 

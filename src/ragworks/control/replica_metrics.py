@@ -22,6 +22,21 @@ COUNTED: Mapping[str, str] = {
     "panics": "Calls that went to a replica that is not well, for want of a better one",
     "rejections": "Calls that were refused because there was no replica",
 }
+MEASURED: Mapping[str, tuple[str, str]] = {
+    "queued": ("rag_service_queue_calls", "Calls that wait for a replica, or at one beyond its slots"),
+    "queue_age_s": (
+        "rag_service_queue_age_seconds",
+        "How long the oldest call that waits has waited; 0 where none does",
+    ),
+    "service_time_s": (
+        "rag_service_call_seconds",
+        "What a call of the usual cost takes at a replica of usual pace, as learnt",
+    ),
+    "unit_time_s": (
+        "rag_service_unit_seconds",
+        "What each further unit of cost (a character for embeddings) adds to that, as learnt",
+    ),
+}
 STATES = (*(str(health) for health in Health), *(str(life) for life in Life if life is not Life.READY))
 
 Stats = Callable[[], Mapping[str, float]]
@@ -53,6 +68,12 @@ class ReplicaMetrics(Collector):
             for service in SERVICES:
                 counted.add_metric([service], stats.get(service, {}).get(name, 0))
             yield counted
+        for name, (family, text) in MEASURED.items():
+            gauge = GaugeMetricFamily(family, text, labels=["service"])
+            for service, read in stats.items():
+                if name in read:  # nothing known is no zero
+                    gauge.add_metric([service], read[name])
+            yield gauge
         waiting = GaugeMetricFamily("rag_replica_waiting_calls", "Calls that wait for a replica", labels=["service"])
         sizes = GaugeMetricFamily("rag_replicas", "Replicas by how they are", labels=["service", "state"])
         for service in SERVICES:
@@ -81,13 +102,21 @@ def _single(views: Mapping[str, Sequence[ReplicaView]]) -> Iterable[Metric]:
     active = GaugeMetricFamily("rag_replica_active_calls", "Calls in flight to one replica", labels=labels)
     seconds = GaugeMetricFamily("rag_replica_response_seconds", "Average of its good answers", labels=labels)
     errors = GaugeMetricFamily("rag_replica_error_ratio", "Share of its latest calls that failed", labels=labels)
+    queued = GaugeMetricFamily("rag_replica_queue_calls", "Calls sent to one replica beyond its slots", labels=labels)
+    age = GaugeMetricFamily(
+        "rag_replica_queue_age_seconds", "Since the oldest of them was sent; 0: none", labels=labels
+    )
     for service, replicas in views.items():
         for view in replicas:
+            if view.waiting is not None:
+                queued.add_metric([service, view.id], view.waiting)
+            if view.queue_age_s is not None:
+                age.add_metric([service, view.id], view.queue_age_s)
             active.add_metric([service, view.id], view.active_connections)
             errors.add_metric([service, view.id], view.error_rate)
             if view.avg_response_time is not None:  # nothing known is no zero
                 seconds.add_metric([service, view.id], view.avg_response_time)
-    return active, seconds, errors
+    return active, seconds, errors, queued, age
 
 
 def _usage(usages: Mapping[str, Mapping[str, Usage]]) -> Iterable[Metric]:

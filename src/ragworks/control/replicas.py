@@ -34,7 +34,9 @@ PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy rep
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
     """One replica as it stands: times in seconds, usage in per cent, ``error_rate`` as a share; None where nothing is
-    known. ``pace`` is how many times longer it takes than expected of a call, as learnt."""
+    known. ``pace`` is how many times longer it takes than expected of a call, as learnt. ``waiting`` calls were sent
+    to it beyond its slots, the oldest ``queue_age_s`` ago: 0 where none waits, None where its slots are
+    not known."""
 
     id: str
     life: Life
@@ -46,6 +48,8 @@ class ReplicaView:
     memory_usage: float | None
     error_rate: float
     pace: float
+    waiting: int | None = None
+    queue_age_s: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -263,9 +267,22 @@ class ReplicaSet:
                 memory_usage=replica.load.memory_percent,
                 error_rate=replica.errors / replica.calls if replica.calls else 0.0,
                 pace=replica.load.pace,
+                waiting=len(replica.waiting),
+                queue_age_s=now - replica.waiting[0]._picked_at if replica.waiting else 0.0,
             )
             for replica in self._replicas.values()
         )
+
+    @property
+    def service_time_s(self) -> float | None:
+        """Seconds that a call of the usual cost takes at pace 1; None before one has ended."""
+        return self._expectation.seconds or None
+
+    @property
+    def unit_time_s(self) -> float | None:
+        """Seconds that each further unit of cost adds; None while no two costs have told them apart."""
+        learnt = self._expectation
+        return learnt.covariance / learnt.variance if learnt.variance > 0.0 and learnt.covariance > 0.0 else None
 
     def _sort(self) -> None:
         """Candidates by tier: once after a change, so that a pick need not look at the state of every replica."""

@@ -152,6 +152,47 @@ async def test_without_replicas_a_call_is_refused_in_the_end_with_the_reason_and
     assert team.balancer.stats()["rejections"] == 1
 
 
+async def test_the_queue_is_as_old_as_the_call_that_has_waited_longest_for_any_replica() -> None:
+    team = Team("")
+    first = asyncio.create_task(team.balancer.call("name"))
+    await team.clock.advance(3.0)
+    second = asyncio.create_task(team.balancer.call("name"))
+    await settle()
+    team.balancer.changed()  # in vain: who looks again has waited no less for it
+    await team.clock.advance(1.0)
+    assert _queue(team) == (2, 4.0)
+    first.cancel()
+    await settle()
+    assert _queue(team) == (1, 1.0)
+    team.add("a")
+    assert await second == "a"
+    assert _queue(team) == (0, 0.0)
+
+
+async def test_calls_beyond_the_slots_of_a_replica_are_in_the_queue_and_those_in_a_slot_are_not() -> None:
+    team = Team("a")
+    team["a"].hang()
+    calls = []
+    for _ in range(3):
+        calls.append(asyncio.create_task(team.balancer.call("name")))
+        await team.clock.advance(2.0)
+    (view,) = team.balancer.views()
+    assert (view.waiting, view.queue_age_s) == (2, 4.0)
+    assert _queue(team) == (2, 4.0)
+    calls[0].cancel()
+    await settle()
+    assert _queue(team) == (1, 2.0)
+    for call in calls[1:]:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert _queue(team) == (0, 0.0)
+
+
+def _queue(team: Team) -> tuple[float, float]:
+    stats = team.balancer.stats()
+    return stats["queued"], stats["queue_age_s"]
+
+
 async def test_only_so_many_calls_wait() -> None:
     team = Team("", settings=CallSettings(max_waiting=5))
     calls = [asyncio.create_task(team.balancer.call("name")) for _ in range(8)]

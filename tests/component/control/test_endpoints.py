@@ -70,6 +70,17 @@ async def test_calls_spread_over_endpoints_and_each_is_shown_with_what_it_did() 
     assert (endpoints.size, endpoints.bounds, endpoints.health()) == (3, (3, 3), (Health.HEALTHY, ""))
 
 
+async def test_how_many_calls_wait_at_an_endpoint_is_not_known_and_not_guessed() -> None:
+    clock = FakeClock()
+    endpoints = endpoint_set((A,), clock)
+    calls = [asyncio.create_task(endpoints.call(lambda url: clock.sleep(9))) for _ in range(3)]
+    await settle()
+    (view,) = endpoints.views()
+    assert (view.active_connections, view.waiting, view.queue_age_s) == (3, None, None)
+    await clock.advance(9.0)
+    await asyncio.gather(*calls)
+
+
 async def test_a_slow_endpoint_gets_less_than_its_fast_neighbour() -> None:
     """By requests in flight alone, a caller that asks one by one met the slow one every other time."""
     clock, log = FakeClock(), []

@@ -15,6 +15,12 @@ NOTHING_KNOWN = {
     "rag_replica_active_calls",
     "rag_replica_response_seconds",
     "rag_replica_error_ratio",
+    "rag_replica_queue_calls",
+    "rag_replica_queue_age_seconds",
+    "rag_service_queue_calls",
+    "rag_service_queue_age_seconds",
+    "rag_service_call_seconds",
+    "rag_service_unit_seconds",
     "rag_replica_cpu_ratio",
     "rag_replica_memory_bytes",
     "rag_scale_target_replicas",
@@ -110,6 +116,10 @@ async def test_replicas_are_counted_and_their_series_end_with_them(trio: Team) -
         f'rag_replica_retries_total{{service="embeddings_service"}} {trio.balancer.stats()["retries"]:.1f}',
         'rag_replica_error_ratio{replica="b",service="embeddings_service"} 1.0',
         'rag_replica_active_calls{replica="a",service="embeddings_service"} 0.0',
+        'rag_replica_queue_calls{replica="a",service="embeddings_service"} 0.0',
+        'rag_replica_queue_age_seconds{replica="a",service="embeddings_service"} 0.0',
+        'rag_service_queue_calls{service="embeddings_service"} 0.0',
+        'rag_service_queue_age_seconds{service="embeddings_service"} 0.0',
     } <= set(lines(metrics))
     assert not any("response_seconds" in line and 'replica="b"' in line for line in lines(metrics))
     trio.remove("b")

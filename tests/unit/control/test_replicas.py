@@ -575,3 +575,21 @@ def test_moving_a_call_says_nothing_of_how_fast_its_replica_is() -> None:
     replicas.add("b", 1.0)
     replicas.steal("b", 3.0)
     assert replicas.views(3.0)[0].pace == before
+
+
+def test_what_calls_take_by_cost_is_unknown_until_calls_of_different_cost_have_ended() -> None:
+    replicas = ReplicaSet(BalanceSettings(slow_start_s=0.0), EjectSettings(), Random(1))
+    replicas.add("a", 0.0)
+    assert (replicas.service_time_s, replicas.unit_time_s) == (None, None)
+    now = 0.0
+    for cost in (100.0, 300.0):
+        pick = replicas.pick(now, cost=cost)
+        assert pick
+        now += 1.0 + cost / 100.0
+        pick.release(now, Outcome.OK)
+        if cost == 100.0:
+            assert (replicas.service_time_s, replicas.unit_time_s) == (2.0, None)
+    assert replicas.service_time_s is not None
+    assert 2.0 < replicas.service_time_s < 4.0
+    assert replicas.unit_time_s is not None
+    assert replicas.unit_time_s > 0.0
