@@ -83,7 +83,7 @@ class Span(Context):
     def __init__(
         self, name: str, kind: Kind, trace_id: int, parent_id: int, sampled: bool, into: Into, attributes: Attributes
     ) -> None:
-        super().__init__(trace_id, getrandbits(64) or 1, sampled, into)
+        self.trace_id, self.span_id, self.sampled, self.into = trace_id, getrandbits(64) or 1, sampled, into
         self.name, self.kind, self.parent_id, self.attributes = name, kind, parent_id, attributes
         self.events: list[tuple[str, int, Attributes]] = []
         self.error, self.end_ns, self.start_ns = "", 0, time_ns()
@@ -103,13 +103,17 @@ class Span(Context):
         """Harmless when it has ended."""
         if self.end_ns:
             return
-        if isinstance(error, CancelledError | GeneratorExit):
-            self.attributes["ragworks.cancelled"] = True
-        elif error is not None:
-            self.error = error_type(error)
+        if error is not None:
+            self._failed(error)
         self.end_ns = time_ns()
         if self.sampled and self.into is not None:
             self.into(self.left())
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, CancelledError | GeneratorExit):
+            self.attributes["ragworks.cancelled"] = True
+        else:
+            self.error = error_type(error)
 
     def left(self) -> Ended:
         return Ended(
@@ -307,12 +311,13 @@ def continued(carried: Carried | None, into: Into) -> Iterator[None]:
         _current.reset(token)
 
 
-def adopt(spans: Iterable[Ended]) -> None:
-    """Keep what another process made of the span under way."""
+def adopt(spans: Iterable[tuple[Any, ...]]) -> None:
+    """Keep what another process made of the span under way, which sent plain tuples: a pickle of Ended names its class
+    and calls it, at twice the time."""
     found = current()
     if found is not None and found.into is not None:
         for one in spans:
-            found.into(one)
+            found.into(Ended._make(one))
 
 
 def error_type(error: BaseException) -> str:

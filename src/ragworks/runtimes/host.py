@@ -122,7 +122,7 @@ class Within:
     """What a call belongs to, as its caller sent it: the span, and what each line of the log says."""
 
     def __init__(self) -> None:
-        self.spans: list[tracing.Ended] = []
+        self.spans: list[tuple[Any, ...]] = []
         """Those that ended here, for the caller, who exports them."""
         self._carried: logs.Carried = {}
 
@@ -131,10 +131,13 @@ class Within:
         span, self._carried = carried
         with (
             logs.continued(self._carried),
-            tracing.continued(span, self.spans.append),
+            tracing.continued(span, self._ended),
             tracing.span(verb, {"process.pid": os.getpid()}, "server"),
         ):
             yield
+
+    def _ended(self, span: tracing.Ended) -> None:
+        self.spans.append(tuple(span))
 
     def report(self, error: Exception) -> None:
         with logs.continued(self._carried):
