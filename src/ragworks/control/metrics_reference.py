@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from ragworks.control.histograms import HISTOGRAMS
 from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics
-from ragworks.control.replica_metrics import QUEUES
+from ragworks.control.replica_metrics import MEASURED
 from ragworks.control.replicas import ReplicaView
 from ragworks.control_protocols import Usage
 from ragworks.settings import SERVICES
@@ -58,7 +58,7 @@ def _with_everything() -> Metrics:
     """With a sample in each family, which shows its labels."""
     metrics, service = Metrics(), SERVICES[0]
     one = ReplicaView("one", Life.READY, Health.HEALTHY, 1, 0, 0.1, None, None, 0.0, 1.0, 0, 0.0)
-    known = dict.fromkeys(QUEUES, 1.0)
+    known = dict.fromkeys(MEASURED, 1.0)
     metrics.watch_replicas(service, lambda: known, lambda: [one], lambda: {"one": Usage(0.0, 0)})
     metrics.watch_targets(lambda: {service: 1})
     metrics.price(service, "input", 1.0)
