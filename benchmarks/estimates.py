@@ -5,9 +5,9 @@ Usage: python benchmarks/estimates.py [--files DIR] [--texts FILE.jsonl ...] [--
 `text`). A job draws 1 to 100 of them, of one source or of two, none of them twice, but for one job in twelve, which
 repeats the one before under other names; some are submitted while the one before still runs. The error of a job is
 |predicted - actual| / actual, actual from the accepted request to the end of its last document, by the server's clock.
-Held is the share of jobs that ended within their `estimated_completion_interval`, width its median length as a share of
-the estimate; half-way, whether what was left at the first event with half of the documents ended was within what it told
-(by the clocks of both, on one machine). Jobs of the warm-up are reported apart: there the server knows its priors only.
+Held is the share of jobs ended within their `estimated_completion_interval`, width its median length as a share of
+the estimate; half-way: whether what was left at the event with half of the documents ended was within what it told
+(by the clocks of both, on one machine). Jobs of the warm-up are reported apart: there the server has its priors only.
 Caveat: other programs on the same cores change the speed between estimate and end.
 """
 
