@@ -136,11 +136,20 @@ class DocumentText(Wire):
     text: str
 
 
+class Interval(Wire):
+    """Seconds from now between which a job ends with probability ``level``, as the jobs before it did."""
+
+    low: float
+    high: float
+    level: float
+
+
 class Submission(Wire):
     processing_job_id: str
     documents_queued: int
     processing_task_ids: list[str]
     estimated_completion_time: float
+    estimated_completion_interval: Interval
     current_queue_size: int
 
 
@@ -182,6 +191,10 @@ class JobSummary(Wire):
 
 
 class Job(JobSummary):
+    """``estimated_completion_time`` is seconds from now for what is still open; null once the job has ended."""
+
+    estimated_completion_time: float | None = None
+    estimated_completion_interval: Interval | None = None
     documents: list[JobDocument]
 
 
