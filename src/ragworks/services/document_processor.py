@@ -254,6 +254,8 @@ class DocumentProcessor:
 
     def _judge(self, forecasts: Sequence[tuple[float, float]]) -> None:
         """Newest first: what the latest jobs say of the estimates, and what the next intervals are made of."""
+        if self._estimate_errors and forecasts[:JUDGED_JOBS] == self._forecasts:
+            return  # a hundred intervals take milliseconds of the event loop
         self._forecasts = forecasts[:JUDGED_JOBS]
         held = coverage(forecasts, JUDGED_JOBS)
         self._estimate_errors = {**errors(self._forecasts), "estimate_coverage": held}
