@@ -19,6 +19,7 @@ from ragworks.policies.forecasting import (
     shifted,
     updated,
 )
+from ragworks.policies.replaying import decoded, encoded
 
 HORIZON_S = 60.0
 
@@ -130,3 +131,9 @@ def test_of_a_series_that_begins_chance_is_all_that_is_known():
 def test_a_second_value_of_the_same_moment_changes_nothing():
     settings, state = ForecastSettings(), after([4.0, 5.0])
     assert updated(settings, state, state.at, 9.0, HORIZON_S) == state
+
+
+def test_what_is_remembered_comes_back_from_what_an_event_records():
+    state = after([10 + 0.1 * number for number in range(100)])
+    assert state.pending
+    assert decoded(Forecast, encoded(state)) == state
