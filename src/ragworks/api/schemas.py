@@ -292,6 +292,23 @@ class ServiceHealth(Wire):
     details: dict[str, Any]
 
 
+class LoadForecast(Wire):
+    """Calls at once in ``in_s`` seconds: a share of ``level`` should lie from ``low`` to ``high``, and ``covered`` did.
+
+    ``error`` is how far off such forecasts were on average, ``naive_error`` how far off the last value was. Null: none
+    has been judged yet.
+    """
+
+    in_s: float
+    expected: float
+    low: float
+    high: float
+    level: float
+    covered: float | None
+    error: float | None
+    naive_error: float | None
+
+
 class Scaling(Wire):
     """``mode`` is auto or pinned; the rest is what was decided last, if anything."""
 
@@ -299,6 +316,7 @@ class Scaling(Wire):
     action: str | None = None
     target_instances: int | None = None
     reason: str | None = None
+    forecast: LoadForecast | None = None
 
 
 class Service(Wire):
