@@ -1,5 +1,6 @@
-"""Measures what answers cost a running server: seconds by service one after another, and answers a second when several
-are asked at once. The server is asked as any client asks, and looked at as any user of its machine can.
+"""Measures what answers cost a running server: seconds by service one after another, answers a second when several are
+asked at once, and seconds when they are asked at random times. The server is asked as any client asks, and looked at
+as any user of its machine can.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,12 +26,15 @@ from ragworks.bench.machine import available_cores, busy_s, machine
 from ragworks.bench.questions import VARIED, documents, taken, varied
 from ragworks.bench.server import Server, Stuck
 from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable, TooManyQuestions
-from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile, Source
+from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile, Round, Source
 
 ROUNDS = 5
 """What slows the machine for a while slows all that is measured in one round, and shows as a difference of rounds."""
 AT_ONCE = (2, 4, 8, 16)
 WARM_UP = 20
+LOADED = 0.5
+"""Of the rate with the most at once: so many questions come a second when they come at random, twice as many as one
+after another. Few enough that none queues for long, enough that they meet."""
 FEWEST = ROUNDS * 2
 TEXTS = 50
 OWN_DOCUMENTS = 200
@@ -111,6 +115,7 @@ class _Run:
         self._alone: list[Mapping[str, float]] = []
         self._cpu_s: dict[int, float] = {}
         self._rates: dict[int, list[float]] = {}
+        self._at_random: list[Round] = []
 
     async def all(self) -> Profile:
         before = await self._services()
@@ -131,7 +136,8 @@ class _Run:
             other_cores=other_cores if self._local else None,
         )
         at_once = {many: tuple(rates) for many, rates in self._rates.items()}
-        return Profile(services, available_cores() if self._local else None, at_once, source)
+        cores = available_cores() if self._local else None
+        return Profile(services, cores, at_once, source, tuple(self._at_random))
 
     async def _rounds(self, way: Sequence[Measured]) -> float:
         """Ask all that is to be asked; how many cores other programs kept busy meanwhile."""
@@ -141,7 +147,8 @@ class _Run:
         kind = "search" if instead else self._wanted.kind
         self._rates = {many: [] for many in (AT_ONCE if instead or not outside else ())}
         rated = (*([1] if instead else []), *self._rates)
-        self._total = WARM_UP + ROUNDS * (self._each + sum(_needed(self._each, many) for many in rated))
+        randomly = 0 if outside else 2 * self._each
+        self._total = WARM_UP + ROUNDS * (self._each + sum(_needed(self._each, many) for many in rated) + randomly)
         for _ in range(WARM_UP):
             await self._ask(self._wanted.kind)
         began, busy, own = time.perf_counter(), busy_s(), _own_s(self._cpu_s)
@@ -152,6 +159,8 @@ class _Run:
                 rate = await self._rate(kind, many, self._each)
                 # As many times as fast as one search alone, so many times as fast as one answer of this kind.
                 rates.append(rate / single / self._computed_s(outside) if instead else rate)
+            if randomly:
+                self._at_random.append(await self._randomly(kind, LOADED * self._rates[AT_ONCE[-1]][-1], randomly))
         return (busy_s() - busy - _own_s(self._cpu_s) + own) / (time.perf_counter() - began)
 
     async def _alone_once(self) -> None:
@@ -241,6 +250,22 @@ class _Run:
             for _ in range(many):
                 tasks.create_task(asking())
         return calls / (ended[many - 1 + calls] - ended[many - 1])
+
+    async def _randomly(self, kind: str, rate: float, calls: int) -> Round:
+        """So many a second, each sent when chance has it, whatever is still open; timed from when it was due."""
+        due_s = list(accumulate(self._rng.expovariate(rate) for _ in range(calls)))
+        began = time.perf_counter()
+
+        async def asking(due: float) -> tuple[float, float]:
+            await self._ask(kind)
+            return due, time.perf_counter() - began - due
+
+        async with asyncio.TaskGroup() as tasks:
+            asked = []
+            for due in due_s:
+                await asyncio.sleep(began + due - time.perf_counter())
+                asked.append(tasks.create_task(asking(due)))
+        return tuple(one.result() for one in asked)
 
     def _measured(self, one: Measured, services: Mapping[str, Json]) -> Measured:
         """With its times, and what its processes took; the server's are told of the API alone."""

@@ -14,7 +14,10 @@ from ragworks.errors import InvalidInput
 
 T = TypeVar("T")
 
-FORMAT = "ragworks profile 1"
+FORMAT = "ragworks profile 2"
+Round = tuple[tuple[float, float], ...]
+"""(when, took) of questions that came at random times: seconds since the round began, and until the answer."""
+
 SERVER = "orchestration_api"
 """The service whose CPU and memory are those of the whole server process, since it is that process."""
 
@@ -65,12 +68,14 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The services in the order of the way. ``at_once`` are answers a second, once a round, by how many were asked at
-    once; of those the parts that are ``Lives.OUTSIDE`` were left out. ``cores`` is None where they cannot be seen."""
+    once; of those the parts that are ``Lives.OUTSIDE`` were left out. ``at_random`` are rounds of questions that came
+    whenever chance had it, none where a service is outside. ``cores`` is None where they cannot be seen."""
 
     services: tuple[Measured, ...]
     cores: int | None
     at_once: Mapping[int, tuple[float, ...]]
     source: Source
+    at_random: tuple[Round, ...] = ()
 
     @property
     def calls(self) -> int:
@@ -88,6 +93,7 @@ def written(profile: Profile) -> dict[str, Any]:
         **asdict(profile.source),
         "cores": profile.cores,
         "at_once": at_once,
+        "at_random": [[list(one) for one in each] for each in profile.at_random],
         "services": services,
     }
 
@@ -132,7 +138,8 @@ def _profile(found: Mapping[str, Any]) -> Profile:
     source = Source(
         **known, other_questions=int(found["other_questions"]), other_cores=_known(float, found["other_cores"])
     )
-    return Profile(services, _known(int, found["cores"]), at_once, source)
+    at_random = tuple(tuple((float(at), float(took)) for at, took in each) for each in found["at_random"])
+    return Profile(services, _known(int, found["cores"]), at_once, source, at_random)
 
 
 def _known(kind: Callable[[Any], T], value: Any) -> T | None:
@@ -153,7 +160,14 @@ def _fault(profile: Profile) -> str | None:
         return f"cores must be 1 or more, found {profile.cores}"
     if not all(many > 1 and rates and all(map(_positive, rates)) for many, rates in profile.at_once.items()):
         return "at_once wants rates above 0 for 2 and more questions at once"
+    if not all(each and _in_order(each) and all(_positive(took) for _, took in each) for each in profile.at_random):
+        return "at_random wants rounds of times that do not go back, with seconds above 0"
     return None
+
+
+def _in_order(each: Round) -> bool:
+    times = [at for at, _ in each]
+    return all(isfinite(at) and at >= 0 for at in times) and times == sorted(times)
 
 
 def _positive(value: float) -> bool:

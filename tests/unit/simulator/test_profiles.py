@@ -21,6 +21,7 @@ PROFILE = Profile(
     4,
     {2: (100.0, 90.0), 8: (120.0, 130.0)},
     Source("a machine", "1.0", "2026-11-24T10:00:00+00:00", "ask", "http://127.0.0.1:1", "2", 0, 0.01),
+    (((0.1, 0.02), (0.1, 0.03)), ((0.05, 0.01),)),
 )
 
 
@@ -44,10 +45,10 @@ def test_a_profile_is_read_as_it_was_written(tmp_path_factory, seconds, many, cp
     ("text", "said"),
     [
         ("{", "cannot be read as a profile"),
-        ("[]", "must be of format 'ragworks profile 1', found None"),
-        ('{"a": {"service_s": [0.1]}}', "must be of format 'ragworks profile 1', found None"),
+        ("[]", "must be of format 'ragworks profile 2', found None"),
+        ('{"a": {"service_s": [0.1]}}', "must be of format 'ragworks profile 2', found None"),
         ('{"format": "ragworks profile 9"}', "found 'ragworks profile 9'; make it anew with `ragworks bench profile`"),
-        ('{"format": "ragworks profile 1"}', "is damaged"),
+        ('{"format": "ragworks profile 2"}', "is damaged"),
     ],
 )
 def test_what_is_no_profile_is_refused(file, text, said):
@@ -77,7 +78,19 @@ def test_a_profile_that_nobody_can_have_measured_is_refused(file, service, chang
         read(file)
 
 
-@pytest.mark.parametrize("change", [{"cores": 0}, {"at_once": {"1": [3.0]}}, {"at_once": {"2": []}}, {"services": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cores": 0},
+        {"at_once": {"1": [3.0]}},
+        {"at_once": {"2": []}},
+        {"services": {}},
+        {"at_random": [[]]},
+        {"at_random": [[[2.0, 0.1], [1.0, 0.1]]]},
+        {"at_random": [[[1.0, 0.0]]]},
+        {"at_random": [[[1.0]]]},
+    ],
+)
 def test_a_machine_that_cannot_be_is_refused(file, change):
     file.write_text(json.dumps(written(PROFILE) | change))
     with pytest.raises(InvalidInput, match="make it anew"):
