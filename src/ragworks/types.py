@@ -461,8 +461,9 @@ class Checkup:
 class ReplicaReport:
     """One replica of a service, as ``status`` shows it; None where nothing is measured or it is not known.
 
-    ``status`` is its health while it serves, else its ``life``. ``avg_response_time`` is in seconds, ``error_rate`` a
-    share from 0 to 1, usage in per cent of what it may use. ``note`` says why it is not as it should be.
+    ``status`` is its health while it serves, else its ``life``. Response times are in seconds, p50 and p95 of its last
+    good answers, ``error_rate`` a share from 0 to 1, usage in per cent of what it may use. ``queue_size`` calls wait at
+    it for a slot, the oldest for ``queue_age_s``. ``note`` says why it is not as it should be.
     """
 
     id: str
@@ -471,6 +472,10 @@ class ReplicaReport:
     version: str
     active_connections: int | None = None
     avg_response_time: float | None = None
+    p50_response_time: float | None = None
+    p95_response_time: float | None = None
+    queue_size: int | None = None
+    queue_age_s: float | None = None
     error_rate: float | None = None
     cpu_usage: float | None = None
     memory_usage: float | None = None
@@ -481,7 +486,7 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """One service: its state in the start-up, its health, its replicas, and its own statistics."""
+    """One service: its state in the start-up, health, replicas, own statistics, those of the ``calls`` to replicas."""
 
     name: str
     status: str
@@ -491,3 +496,4 @@ class ServiceReport:
     replicas: tuple[ReplicaReport, ...]
     stats: Mapping[str, Any]
     scaling: Mapping[str, Any] | None = None
+    calls: Mapping[str, float] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from statistics import median
 from typing import Any
@@ -16,16 +16,20 @@ from typing import Any
 from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
+from ragworks.policies.digesting import quantile
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
 from ragworks.policies.loads import Expectation, Load, average, begin, current_pace, end, learn, waiting_s
 from ragworks.policies.stealing import Queue, StealSettings, choose
-from ragworks.types import Health, Life
+from ragworks.types import Health, Life, ReplicaReport
 
 UNKNOWN_S = 1.0
 """Expected of a call before one has ended; compared only with others of which as little is known."""
 
 SHARES_S = 0.05
 """How long shares of picks hold that grow over seconds: a pick among many new replicas need not work them out."""
+
+ANSWERS = 200
+"""Good answers of a replica of which quantiles are known: ten of them are beyond the p95."""
 
 PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
 """The reason of a pick by tier; the first has that of its strategy."""
@@ -36,7 +40,7 @@ class ReplicaView:
     """One replica as it stands: times in seconds, usage in per cent, ``error_rate`` as a share; None where nothing is
     known. ``pace`` is how many times longer it takes than expected of a call, as learnt. ``waiting`` calls were sent
     to it beyond its slots, the oldest ``queue_age_s`` ago: 0 where none waits, None where its slots are
-    not known."""
+    not known. ``p50_response_time`` and ``p95_response_time`` are of its last good answers."""
 
     id: str
     life: Life
@@ -50,6 +54,23 @@ class ReplicaView:
     pace: float
     waiting: int | None = None
     queue_age_s: float | None = None
+    p50_response_time: float | None = None
+    p95_response_time: float | None = None
+
+    def measured(self, report: ReplicaReport) -> ReplicaReport:
+        """The report with what is known of the calls to its replica."""
+        return replace(
+            report,
+            active_connections=self.active_connections,
+            avg_response_time=self.avg_response_time,
+            p50_response_time=self.p50_response_time,
+            p95_response_time=self.p95_response_time,
+            queue_size=self.waiting,
+            queue_age_s=self.queue_age_s,
+            error_rate=self.error_rate,
+            cpu_usage=self.cpu_usage,
+            memory_usage=self.memory_usage,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +90,7 @@ class _Replica:
     errors_in_row: int = 0
     unjudged: int = 0
     waiting: deque[Pick] = field(default_factory=deque)
+    took: deque[float] = field(default_factory=lambda: deque(maxlen=ANSWERS))
 
     @property
     def out(self) -> bool:
@@ -269,6 +291,8 @@ class ReplicaSet:
                 pace=replica.load.pace,
                 waiting=len(replica.waiting),
                 queue_age_s=now - replica.waiting[0]._picked_at if replica.waiting else 0.0,
+                p50_response_time=quantile(replica.took, 0.5),
+                p95_response_time=quantile(replica.took, 0.95),
             )
             for replica in self._replicas.values()
         )
@@ -397,6 +421,7 @@ class ReplicaSet:
         replica.load.error_rate = replica.errors / replica.calls if replica.errors > 0.01 else 0.0
         if not failed:
             average(replica.load, response_s)
+            replica.took.append(response_s)
         replica.unjudged += 1
         if failed or replica.standing.until is not None or replica.unjudged >= self._ejecting.min_calls:
             replica.unjudged = 0
@@ -425,6 +450,7 @@ class ReplicaSet:
         if verdict.action is Action.EJECT:
             self.ejections += 1
             replica.ejected_at, replica.load.response_s = now, None
+            replica.took.clear()
         else:
             replica.steady_at = now + self._settings.slow_start_s
         self._stale = True

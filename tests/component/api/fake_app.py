@@ -255,8 +255,9 @@ class FakeOrchestrator:
         return ServiceReport(name, "started", None, (), None, replicas, {}, scaling)
 
     async def services(self) -> list[ServiceReport]:
-        replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2)
-        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2})
+        replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2, 0.1, queue_size=2, queue_age_s=1.5)
+        calls = {"queued": 2.0, "queue_age_s": 1.5}
+        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2}, calls=calls)
         return [up, *(ServiceReport(name, "failed", why, (), None, (), {}) for name, why in self.down.items())]
 
 

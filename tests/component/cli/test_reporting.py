@@ -85,6 +85,15 @@ def test_status_shows_services_replicas_queue_and_events_and_succeeds_when_ready
     assert lines[-1].endswith(" embeddings_service-3 eject 3 errors in a row; out for 5 s")
 
 
+def test_status_says_how_many_calls_wait_for_replicas_and_how_long_and_nothing_where_none_does(capsys, server):
+    server.calls = {"queued": 12.0, "queue_age_s": 4.1}
+    assert main(["status"]) == 0
+    assert "no model; 12 wait, the oldest 4.1 s" in capsys.readouterr().out
+    server.calls = {"queued": 0.0, "queue_age_s": 0.0}
+    assert main(["status"]) == 0
+    assert "the oldest 0" not in capsys.readouterr().out
+
+
 def test_events_that_cannot_be_read_do_not_hide_the_rest(capsys, server):
     server.refuse(507, "storage_full")
     assert main(["status"]) == 0
