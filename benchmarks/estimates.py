@@ -5,8 +5,10 @@ Usage: python benchmarks/estimates.py [--files DIR] [--texts FILE.jsonl ...] [--
 `text`). A job draws 1 to 100 of them, of one source or of two, none of them twice, but for one job in twelve, which
 repeats the one before under other names; some are submitted while the one before still runs. The error of a job is
 |predicted - actual| / actual, actual from the accepted request to the end of its last document, by the server's clock.
-Jobs of the warm-up are reported apart: there the server knows its priors only. Caveat: other programs on the same cores
-change the speed between estimate and end.
+Held is the share of jobs ended within their `estimated_completion_interval`, width its median length as a share of
+the estimate; half-way: whether what was left at the event with half of the documents ended was within what it told
+(by the clocks of both, on one machine). Jobs of the warm-up are reported apart: there the server has its priors only.
+Caveat: other programs on the same cores change the speed between estimate and end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +54,14 @@ class Job:
     beside: bool
     predicted_s: float
     actual_s: float
+    low_s: float
+    high_s: float
+    halfway_held: bool | None
+    """Whether the rest took as long as the interval said when half of the documents had ended; None if never told."""
+
+    @property
+    def held(self) -> bool:
+        return self.low_s <= self.actual_s <= self.high_s
 
     @property
     def error(self) -> float:
@@ -114,7 +125,7 @@ async def measured(
             await asyncio.sleep(6)  # the server counts its own errors as it checks its health, every 5 s
             services = (await client.get("/v1/services")).json()["data"]
     stats = next(one for one in services if one["name"] == "document_processor")["stats"]
-    return done, {name: stats[name] for name in ("estimate_error_median", "estimate_error_p90")}
+    return done, {name: stats[name] for name in ("estimate_error_median", "estimate_error_p90", "estimate_coverage")}
 
 
 def drawn(rng: Random, sources: list[Source], before: Drawn) -> Drawn:
@@ -136,15 +147,22 @@ async def run(client: httpx.AsyncClient, source: str, documents: list[tuple[str,
     accepted = await client.post("/v1/collections/default/documents", files=files)
     if accepted.status_code != 202:
         raise SystemExit(f"the submission was answered with {accepted.status_code}: {accepted.text}")
-    predicted = float(accepted.json()["estimated_completion_time"])
+    receipt = accepted.json()
+    predicted, interval = float(receipt["estimated_completion_time"]), receipt["estimated_completion_interval"]
+    halfway: tuple[float, dict[str, float]] | None = None
     async with client.stream("GET", f"{accepted.headers['location']}/events") as events:
         async for line in events.aiter_lines():
             if line.startswith("data: "):
                 job = json.loads(line.removeprefix("data: "))
+                told, counts = job["estimated_completion_interval"], job["file_counts"]
+                if told and halfway is None and counts["in_progress"] <= counts["total"] / 2:
+                    halfway = time.time(), told
     if job["status"] not in ENDED:
         raise SystemExit(f"the events of job {job['id']} broke off")
     failed = job["file_counts"]["failed"]
-    return Job(source, len(documents), failed, beside, predicted, job["finished_at"] - job["created_at"])
+    actual = job["finished_at"] - job["created_at"]
+    rest = halfway and halfway[1]["low"] <= job["finished_at"] - halfway[0] <= halfway[1]["high"]
+    return Job(source, len(documents), failed, beside, predicted, actual, interval["low"], interval["high"], rest)
 
 
 def report(jobs: list[Job], own: dict[str, float | None], given: argparse.Namespace) -> dict[str, Any]:
@@ -168,6 +186,7 @@ def report(jobs: list[Job], own: dict[str, float | None], given: argparse.Namesp
 
 def summary(jobs: Sequence[Job]) -> dict[str, Any]:
     errors = sorted(job.error for job in jobs)
+    halfway = [job.halfway_held for job in jobs if job.halfway_held is not None]
     if not errors:
         return {"jobs": 0}
     return {
@@ -175,6 +194,10 @@ def summary(jobs: Sequence[Job]) -> dict[str, Any]:
         "error_median": round(statistics.median(errors), 3),
         "error_p90": round(errors[min(len(errors) - 1, len(errors) * 9 // 10)], 3),
         "actual_s_median": round(statistics.median(job.actual_s for job in jobs), 2),
+        "coverage": round(statistics.mean(job.held for job in jobs), 3),
+        "width_median": round(statistics.median((job.high_s - job.low_s) / job.predicted_s for job in jobs), 2),
+        "halfway_jobs": len(halfway),
+        "halfway_coverage": round(statistics.mean(halfway), 3) if halfway else None,
     }
 
 
@@ -183,7 +206,9 @@ def table(found: dict[str, Any]) -> str:
     for name, one in found.items():
         if isinstance(one, dict) and one.get("jobs"):
             lines.append(
-                f"{name:22} {one['jobs']:3} jobs   median {one['error_median']:.2f}   p90 {one['error_p90']:.2f}"
+                f"{name:22} {one['jobs']:3} jobs   median {one['error_median']:.2f}   p90 {one['error_p90']:.2f}   "
+                f"held {one['coverage']:.2f}   width {one['width_median']:.2f}   "
+                f"half-way held {one['halfway_coverage']} of {one['halfway_jobs']}"
             )
     return "\n".join(lines)
 

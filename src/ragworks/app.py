@@ -110,6 +110,7 @@ class App:
         metrics.price(NAME, "input", self.settings.embeddings_service.endpoint.input_price_per_million_tokens)
         metrics.watch_machine(self._machine)
         metrics.watch_targets(self.orchestrator.targets)
+        metrics.watch_forecasts(self.orchestrator.forecasts)
         metrics.watch_stats("document_processor", self.document_processor.stats)
         metrics.watch_stats(NAME, self.embeddings_service.stats)
         for name in SERVICES:

@@ -43,6 +43,8 @@ class Tally:
     stages: Counter[str] = field(default_factory=Counter)
     running: dict[str, int] = field(default_factory=dict)
     """Documents that have ended, per job that has not."""
+    latest: dict[str, Json] = field(default_factory=dict)
+    """What was last told of each job that has not ended."""
 
     @property
     def done(self) -> int:
@@ -149,12 +151,14 @@ class Feed:
             self._tally.stages.subtract(seen)
             self._tally.stages.update(now)
             self._tally.running[job_id] = sum(one["status"] in FINAL for one in job["documents"])
+            self._tally.latest[job_id] = job
             seen = now
             self._changed()
         self._settle(job_id, job)
 
     def _settle(self, job_id: str, job: Json) -> None:
         self._tally.running.pop(job_id, None)
+        self._tally.latest.pop(job_id, None)
         for one in job["documents"]:
             if one["status"] == "completed":
                 self._tally.completed += 1

@@ -265,12 +265,16 @@ class JobQueue(Protocol):
         """
         ...
 
+    async def open_work(self) -> Sequence[OpenWork]:
+        """What waits or runs, by job and kind: what a forecast is made of."""
+        ...
+
     async def costs(self, limit: int) -> Sequence[Cost]:
         """What the latest completed documents cost, oldest first."""
         ...
 
     async def forecasts(self, limit: int) -> Sequence[tuple[float, float]]:
-        """(predicted, actual) seconds of the latest jobs that ended undisturbed."""
+        """(predicted, actual) seconds of the latest jobs that ended undisturbed, newest first."""
         ...
 
     async def prune(self, before: float) -> frozenset[str] | None:

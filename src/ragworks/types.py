@@ -374,6 +374,15 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """Seconds from now between which a job ends with probability ``level``, as the jobs before it did."""
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """The receipt of accepted documents: they are on disk. ``estimated_completion_time`` is seconds from now."""
 
@@ -381,6 +390,7 @@ class Submission:
     documents_queued: int
     processing_task_ids: tuple[str, ...]
     estimated_completion_time: float
+    estimated_completion_interval: Interval
     current_queue_size: int
 
 
@@ -413,7 +423,10 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A submission and what became of its documents. ``file_counts`` has total and one count per final state."""
+    """A submission and what became of its documents. ``file_counts`` has total and one count per final state.
+
+    ``estimated_completion_time`` is seconds from now for what is still open; None once it has ended, and in lists.
+    """
 
     id: str
     collection: str
@@ -423,6 +436,8 @@ class Job:
     file_counts: Mapping[str, int]
     documents: tuple[JobDocument, ...] = ()
     webhook: Webhook | None = None
+    estimated_completion_time: float | None = None
+    estimated_completion_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -524,6 +524,27 @@ async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart
         assert again.estimated_completion_time < other.estimated_completion_time
 
 
+async def test_an_open_job_says_what_is_left_of_it_and_an_ended_one_nothing(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        at.reader.gate.clear()
+        first = await at.submit(doc("a.txt"), doc("b.txt"))
+        behind = await at.submit(doc("c.txt", "x" * 10_000))
+        one, other = await at.processor.job(first), await at.processor.job(behind)
+        for job in (one, other):
+            interval, expected = job.estimated_completion_interval, job.estimated_completion_time
+            assert interval is not None
+            assert expected is not None
+            assert 0 <= interval.low <= expected <= interval.high
+        cancelled = await at.processor.cancel(behind)
+        assert cancelled.estimated_completion_time is cancelled.estimated_completion_interval is None
+        await at.at.clock.advance(1)
+        at.reader.gate.set()
+        await at.ended(first)
+        assert (await at.processor.job(first)).estimated_completion_time is None
+        await at.processor.check_health()
+        assert at.processor.stats()["estimate_coverage"] in (0.0, 1.0)
+
+
 async def test_jobs_that_ended_long_ago_are_forgotten_with_the_bytes_of_what_failed(tmp_path: Path) -> None:
     async with bench(tmp_path, keep_jobs_s=3600.0) as at:
         at.reader.errors["bad"] = [CorruptDocument("never")]

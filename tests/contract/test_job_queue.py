@@ -332,11 +332,13 @@ async def test_the_cost_of_a_completed_document_is_kept_and_a_forecast_is_compar
     assert accepted.estimated_s == 1.0
     task = await storage.jobs.claim()
     assert task
+    assert await storage.jobs.open_work() == [OpenWork(accepted.job_id, "default", 0, "", 1, incoming("a").size_bytes)]
     assert await storage.jobs.forecasts(10) == []
     await storage.clock.advance(4)
     await storage.jobs.finish(task, unchanged=False, warnings=(), cost=cost)
     assert await storage.jobs.costs(10) == [cost]
     assert await storage.jobs.forecasts(10) == [(1.0, 4.0)]
+    assert await storage.jobs.open_work() == []
 
 
 async def test_documents_whose_bytes_are_indexed_already_are_forecast_as_unchanged(storage: Opened) -> None:

@@ -136,11 +136,20 @@ class DocumentText(Wire):
     text: str
 
 
+class Interval(Wire):
+    """Seconds from now between which a job ends with probability ``level``, as the jobs before it did."""
+
+    low: float
+    high: float
+    level: float
+
+
 class Submission(Wire):
     processing_job_id: str
     documents_queued: int
     processing_task_ids: list[str]
     estimated_completion_time: float
+    estimated_completion_interval: Interval
     current_queue_size: int
 
 
@@ -182,6 +191,10 @@ class JobSummary(Wire):
 
 
 class Job(JobSummary):
+    """``estimated_completion_time`` is seconds from now for what is still open; null once the job has ended."""
+
+    estimated_completion_time: float | None = None
+    estimated_completion_interval: Interval | None = None
     documents: list[JobDocument]
 
 
@@ -283,6 +296,23 @@ class ServiceHealth(Wire):
     details: dict[str, Any]
 
 
+class LoadForecast(Wire):
+    """Calls at once in ``in_s`` seconds: a share of ``level`` should lie from ``low`` to ``high``, and ``covered`` did.
+
+    ``error`` is how far off such forecasts were on average, ``naive_error`` how far off the last value was. Null: none
+    has been judged yet.
+    """
+
+    in_s: float
+    expected: float
+    low: float
+    high: float
+    level: float
+    covered: float | None
+    error: float | None
+    naive_error: float | None
+
+
 class Scaling(Wire):
     """``mode`` is auto or pinned; the rest is what was decided last, if anything."""
 
@@ -290,6 +320,7 @@ class Scaling(Wire):
     action: str | None = None
     target_instances: int | None = None
     reason: str | None = None
+    forecast: LoadForecast | None = None
 
 
 class Service(Wire):

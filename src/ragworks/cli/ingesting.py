@@ -15,7 +15,7 @@ import typer
 from ragworks.cli.failing import FAILED, run
 from ragworks.cli.options import AsJson, Config, Data, InCollection, InOrder, Place, Url
 from ragworks.cli.output import emit, say, table
-from ragworks.cli.progress import Progress, showing
+from ragworks.cli.progress import Progress, left, showing
 from ragworks.errors import InvalidInput, ServerUnreachable
 from ragworks.finding import Skipped, Source, find
 
@@ -121,7 +121,9 @@ async def ingest_sources(
     def changed(note: str = "") -> None:
         stage = ", ".join(f"{count} {stage}" for stage, count in tally.stages.items() if count > 0)
         done = tally.done if wait else tally.accepted + len(tally.failed)
-        progress("ingesting", done, tally.total, note or stage)
+        # What the server has not been given, it cannot count in.
+        rest = left(list(tally.latest.values())) if tally.accepted + len(tally.failed) >= tally.total else ""
+        progress("ingesting", done, tally.total, note or ", ".join(filter(None, (stage, rest))))
 
     async def send(items: Sequence[Source], key: str) -> Json | None:
         with ExitStack() as stack:

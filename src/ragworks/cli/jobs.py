@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from ragworks.cli.failing import run
 from ragworks.cli.options import AsJson, Config, Data, Place, Url
 from ragworks.cli.output import emit, say, table
+from ragworks.cli.progress import left
 
 if TYPE_CHECKING:
     from ragworks.client import Client
@@ -138,6 +139,8 @@ async def _one(place: Place, verb: str, job_id: str, as_json: bool) -> None:
         return
     counts = ", ".join(f"{count} {state}" for state, count in job["file_counts"].items() if count and state != "total")
     print(f"job {job['id']} in collection {job['collection']!r}: {job['status']} ({counts or 'no documents'})")
+    if rest := left([job]):
+        print(rest)
     rows = [
         (one["name"], one["status"], one["stage"], "unchanged" if one["unchanged"] else _why(one))
         for one in job["documents"]

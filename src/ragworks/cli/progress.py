@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from ragworks.cli.output import say
 
@@ -41,6 +41,25 @@ class _Lines:
         if step != self._last and step[1] > 0:
             say(f"{what} {done}/{total}")
         self._last = step
+
+
+def left(estimates: Sequence[Mapping[str, Any]]) -> str:
+    """What is left until the last of these jobs ends, in words; nothing when none of them tells."""
+    told = [
+        (one["estimated_completion_time"], one["estimated_completion_interval"])
+        for one in estimates
+        if one.get("estimated_completion_interval")
+    ]
+    if not told:
+        return ""
+    expected = max(expected for expected, _ in told)
+    low, high = (max(interval[end] for _, interval in told) for end in ("low", "high"))
+    name, unit = ("s", 1) if expected < 120 else ("min", 60) if expected < 7200 else ("h", 3600)
+    return f"about {_short(expected / unit)} {name} left ({_short(low / unit)} to {_short(high / unit)})"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
 
 
 @contextmanager

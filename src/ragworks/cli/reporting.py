@@ -166,7 +166,18 @@ def _queue(one: Mapping[str, Any]) -> str:
 
 def _scaling(name: str, scaling: Mapping[str, Any]) -> str:
     last = f": {scaling['action']}, {scaling['reason']}" if scaling["reason"] else ""
-    return f"{name} is scaled {'by hand' if scaling['mode'] == 'pinned' else 'by its load'}{last}"
+    forecast = _forecast(scaling.get("forecast"))  # an older server says nothing of it
+    return f"{name} is scaled {'by hand' if scaling['mode'] == 'pinned' else 'by its load'}{last}{forecast}"
+
+
+def _forecast(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    between = f"{found['low']:.1f} to {found['high']:.1f}"
+    said = f"; {found['expected']:.1f} calls at once expected in {found['in_s']:g} s, {between}"
+    if found["covered"] is None:
+        return said
+    return f"{said} (it was so in {100 * found['covered']:.0f} %, meant: {100 * found['level']:g} %)"
 
 
 def _replica(one: Mapping[str, Any]) -> tuple[Any, ...]:

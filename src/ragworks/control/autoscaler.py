@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import structlog
 
 from ragworks.control_protocols import Record, unrecorded
+from ragworks.policies.forecasting import Foreseen
 from ragworks.policies.scaling import Action, Load, ScaleDecision, ScaleSpec, ScaleState, decide
+from ragworks.policies.scaling_load import foreseen
 from ragworks.policies.scaling_settings import check
 from ragworks.protocols import Clock
 
@@ -87,7 +90,18 @@ class Autoscaler:
             return {"mode": "pinned" if self.pinned else "auto"}
         last = self.last
         wanted = None if last.seen is None else last.target_instances  # nothing measured, nothing wanted
-        return {"mode": "auto", "action": last.action, "target_instances": wanted, "reason": last.reason}
+        return {
+            "mode": "auto",
+            "action": last.action,
+            "target_instances": wanted,
+            "reason": last.reason,
+            "forecast": None if self.forecast is None else asdict(self.forecast),
+        }
+
+    @property
+    def forecast(self) -> Foreseen | None:
+        """Of the load, in calls at once; None while nothing is known, or while nobody decides by it."""
+        return None if self.pinned else foreseen(self._spec, self._state)
 
     async def __aexit__(self, *exc: object) -> None:
         tasks = [task for task in (self._watching, self._applying) if task is not None]

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import Metric
 
 from ragworks.control.events import actions
+from ragworks.control.forecast_metrics import ForecastMetrics, Forecasts
 from ragworks.control.histograms import HISTOGRAMS
 from ragworks.control.machine import Machine
 from ragworks.control.machine_metrics import MachineMetrics
@@ -63,7 +64,8 @@ class Metrics:
         self._questions()
         self._prices: dict[tuple[str, str], float] = {}
         self._replicas, self._machine, self._stats = ReplicaMetrics(), MachineMetrics(), StatsMetrics()
-        for collector in (self._replicas, self._machine, self._stats):
+        self._forecasts = ForecastMetrics()
+        for collector in (self._replicas, self._machine, self._stats, self._forecasts):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)  # of the server's process; nothing where there is no /proc
         self._start_at_zero()
@@ -210,6 +212,10 @@ class Metrics:
     def watch_targets(self, targets: Targets) -> None:
         """``targets`` says how many replicas there should be, by service."""
         self._replicas.targets = targets
+
+    def watch_forecasts(self, forecasts: Forecasts) -> None:
+        """``forecasts`` says what load is expected, by service."""
+        self._forecasts.forecasts = forecasts
 
     def watch_machine(self, machine: Machine) -> None:
         """What ``machine`` saw last is shown; somebody else has it look."""

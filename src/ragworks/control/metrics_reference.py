@@ -12,6 +12,7 @@ from ragworks.control.metrics import Metrics
 from ragworks.control.replica_metrics import MEASURED
 from ragworks.control.replicas import ReplicaView
 from ragworks.control_protocols import Usage
+from ragworks.policies.forecasting import Foreseen
 from ragworks.settings import SERVICES
 from ragworks.types import Health, Life
 
@@ -61,6 +62,7 @@ def _with_everything() -> Metrics:
     known = dict.fromkeys(MEASURED, 1.0)
     metrics.watch_replicas(service, lambda: known, lambda: [one], lambda: {"one": Usage(0.0, 0)})
     metrics.watch_targets(lambda: {service: 1})
+    metrics.watch_forecasts(lambda: {service: Foreseen(1.0, 1.0, 0.0, 2.0, 0.9, 0.9, 0.1, 0.1)})
     metrics.price(service, "input", 1.0)
     metrics.built("0", 1)
     machine = Machine(Path())

@@ -15,6 +15,7 @@ from ragworks.control.autoscaler import Autoscaler
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import CannotStart, InvalidInput, NotReady, ServiceNotFound
 from ragworks.policies import restarting
+from ragworks.policies.forecasting import Foreseen
 from ragworks.policies.health import BADNESS
 from ragworks.policies.ordering import start_order
 from ragworks.policies.restarting import RestartSettings, RestartState
@@ -212,6 +213,11 @@ class Orchestrator:
             for name, entry in self.registry.items()
             if entry.replicas is not None
         }
+
+    def forecasts(self) -> Mapping[str, Foreseen]:
+        """What the load of each service that is scaled by it will be, in calls at once."""
+        scalers = ((name, entry.scaler) for name, entry in self.registry.items())
+        return {name: seen for name, scaler in scalers if scaler is not None and (seen := scaler.forecast) is not None}
 
     def require(self, name: str) -> None:
         """Raises NotReady unless the service is up."""

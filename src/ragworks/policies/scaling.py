@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any
 
 from ragworks.policies import forecasting
+from ragworks.policies.scaling_load import observed
 from ragworks.policies.scaling_spec import Action, Load, ScaleDecision, ScaleSpec, ScaleState, Wish
 from ragworks.policies.scaling_target import predictive, target
 from ragworks.policies.scaling_threshold import threshold
@@ -31,7 +32,8 @@ def decide(spec: ScaleSpec, seen: Load | None, state: ScaleState, now: float) ->
     """``now`` is in seconds of the clock that the state is of; ``seen`` is None when nothing could be measured."""
     if seen is None:
         return ScaleDecision(Action.NONE, spec.min_instances, "no data: nothing was measured", None, state)
-    seen, state = _known(seen), _timed(spec, state, now)
+    seen = _known(seen)
+    state = observed(spec, seen, _timed(spec, state, now), now)
     wish = POLICIES[spec.policy](spec, seen, state, now)
     wanted, reason = wish.instances, wish.reason
     bounded = min(max(wanted, spec.min_instances), spec.most)

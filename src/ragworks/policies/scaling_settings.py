@@ -28,6 +28,7 @@ def check(spec: ScaleSpec) -> None:
         ),
         ("max_fed", spec.max_fed, "1 or more, or nothing", spec.max_fed is None or spec.max_fed >= 1),
         ("target.utilisation", spec.target.utilisation, "above 0, 1 at most", 0 < spec.target.utilisation <= 1),
+        ("predictive.level", spec.predictive.level, "above 0, below 1", 0 < spec.predictive.level < 1),
         ("target.growth", spec.target.growth, "1 or more", spec.target.growth >= 1),
         *(
             (

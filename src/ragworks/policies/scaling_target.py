@@ -12,11 +12,9 @@ from dataclasses import replace
 from math import ceil, sqrt
 
 from ragworks.policies import forecasting
+from ragworks.policies.scaling_load import foreseen, lately
 from ragworks.policies.scaling_spec import Load, ScaleSpec, ScaleState, Wish
-from ragworks.policies.windows import decayed, highest, keep, keep_highest, mean
-
-SERVICE_TIME_S = 600.0
-"""How long a measured service time is remembered: 1/e of it after ten minutes."""
+from ragworks.policies.windows import highest, keep_highest
 
 FEW = 4
 """Replicas that may always be added at once, however few there are."""
@@ -26,8 +24,7 @@ def target(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> Wish:
     """Replicas for the measured load."""
     if seen.concurrency is None:
         return Wish(seen.instances, "no data: the calls in flight were not measured", state)
-    state = _observed(spec, seen, state, now)
-    load = mean(state.load, now, spec.target.window_s) or 0.0
+    load = lately(spec, state, now)
     return _wish(spec, seen, state, now, load, f"{load:.1f} calls at once")
 
 
@@ -39,42 +36,14 @@ def predictive(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> Wi
     """
     if seen.concurrency is None:
         return Wish(seen.instances, "no data: the calls in flight were not measured", state)
-    state = _observed(spec, seen, state, now)
-    load = mean(state.load, now, spec.target.window_s) or 0.0
-    forecast = forecasting.updated(spec.predictive, state.forecast, now, load, spec.startup_s)
-    state = replace(state, forecast=forecast)
+    load = lately(spec, state, now)
     said = f"{load:.1f} calls at once"
-    if forecasting.believed(spec.predictive, forecast):
-        expected = forecasting.ahead(spec.predictive, forecast, spec.startup_s)
-        said += f", {expected:.1f} expected in {spec.startup_s:g} s"
-        load = max(load, expected)
+    forecast = foreseen(spec, state)
+    if forecast is not None and forecasting.believed(spec.predictive, state.forecast):
+        between = f"{forecast.low:.1f} to {forecast.high:.1f} in {100 * forecast.level:g} % of cases"
+        said += f", {forecast.expected:.1f} expected in {forecast.in_s:g} s ({between})"
+        load = max(load, forecast.expected)
     return _wish(spec, seen, state, now, load, said)
-
-
-def _observed(spec: ScaleSpec, seen: Load, state: ScaleState, now: float) -> ScaleState:
-    elapsed = now - state.seen_at if state.seen_at is not None else 0.0
-    learnt_s = state.learnt_s + (elapsed if seen.service_s is not None else 0.0)
-    # Until it is known for that long, each interval counts as much as any before it: the first one is no better.
-    service_s = decayed(state.service_s, seen.service_s, elapsed, min(SERVICE_TIME_S, learnt_s or SERVICE_TIME_S))
-    wanted = _slots_wanted(spec, seen, service_s, elapsed or spec.monitoring_interval)
-    load = keep(state.load, now, wanted, spec.target.window_s)
-    return replace(state, service_s=service_s, learnt_s=min(learnt_s, SERVICE_TIME_S), load=load)
-
-
-def _slots_wanted(spec: ScaleSpec, seen: Load, service_s: float | None, elapsed: float) -> float:
-    """Slots for the calls that come, and those that serve who waits.
-
-    While none waits, the calls that are worked on are the load. Beyond that they only say how many slots there are, so
-    the load is arrivals a second x service time. Who waits is served by more replicas only once these are ready; until
-    nothing is known of the service time, each wants a slot.
-    """
-    there = seen.concurrency or 0.0
-    served = min(there, float(seen.ready * seen.slots))
-    waiting = there - served
-    if service_s is None or seen.arrived is None:
-        return there
-    coming = seen.arrived / elapsed * service_s if waiting > 0 else 0.0
-    return max(served, min(coming, there)) + waiting * min(1.0, service_s / max(spec.target.drain_s, spec.startup_s))
 
 
 def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: float, said: str) -> Wish:
@@ -92,16 +61,16 @@ def _wish(spec: ScaleSpec, seen: Load, state: ScaleState, now: float, load: floa
         steps = max(FEW, round(seen.instances * (settings.growth - 1)))
         return Wish(min(needed, seen.instances + steps), f"{said} need {needed}", state)
     # The newest need is in the window, so there is one.
-    lately = int(highest(state.needed, now, settings.calm_s) or needed)
-    if lately >= seen.instances:
-        return Wish(seen.instances, f"{said} need {needed}, and {lately} at times lately", state)
+    peak = int(highest(state.needed, now, settings.calm_s) or needed)
+    if peak >= seen.instances:
+        return Wish(seen.instances, f"{said} need {needed}, and {peak} at times lately", state)
     observed = now - (now if state.since is None else state.since)
     if observed < settings.calm_s:
         return Wish(seen.instances, f"{said} need {needed}; watched for {observed:.0f} of {settings.calm_s:g} s", state)
     left = spec.cooldown - (now - state.acted_at) if state.acted_at is not None else 0.0
     if left > 0:
         return Wish(seen.instances, f"{said} need {needed}, but the cooldown lasts {left:.0f} s more", state)
-    return Wish(max(lately, seen.instances // 2), f"{said} need {needed}, {lately} at most lately", state)
+    return Wish(max(peak, seen.instances // 2), f"{said} need {needed}, {peak} at most lately", state)
 
 
 def replicas(spec: ScaleSpec, load: float, slots: int, service_s: float | None = None) -> int:

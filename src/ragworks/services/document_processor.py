@@ -15,6 +15,7 @@ from ragworks import tracing
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
+from ragworks.policies.bracketing import bracket, coverage
 from ragworks.policies.estimating import Learnt, completion_s, errors, learn
 from ragworks.policies.health import MachineSettings, Signal, queue_signal
 from ragworks.policies.retrying import RetrySettings
@@ -27,6 +28,7 @@ from ragworks.tracing import OFF, Off, Span
 from ragworks.types import (
     DeadLetter,
     Health,
+    Interval,
     Job,
     Page,
     Priority,
@@ -45,7 +47,8 @@ log = structlog.get_logger("ragworks.jobs")
 
 NAME = "document_processor"
 REMEMBERED = 1000  # ended documents from which it is known what new ones will cost
-JUDGED_JOBS = 100  # ended jobs over which the error of estimates is reported
+JUDGED_JOBS = 100  # ended jobs over which the error of estimates is reported, and of which intervals are made
+MOVED = 0.1  # share by which the estimate of a job must change to be news without any other
 PRUNE_EVERY_S = 600.0
 EVENT_GAP_S = 0.2  # a watcher of a job hears at most five times a second
 EVENT_WAIT_S = 0.8  # a new stage is no news of its own, so it shows about once a second
@@ -82,7 +85,9 @@ class DocumentProcessor:
         self._workers = workers
         self._model_time = SharedTime(clock)
         self._learnt = Learnt()
-        self._estimate_errors: dict[str, float | None] = errors(())
+        self._forecasts: Sequence[tuple[float, float]] = ()
+        self._estimate_errors: dict[str, float | None] = {}
+        self._judge(())
         self._pruner: asyncio.Task[None] | None = None
         self._runner: JobRunner | None = None
         self._webhooks = webhooks
@@ -99,6 +104,7 @@ class DocumentProcessor:
             store=store,
             clock=clock,
             forecast=self._forecast,
+            bracketed=self._bracketed,
             runner=self._required,
             record=record,
         )
@@ -111,6 +117,7 @@ class DocumentProcessor:
         self._learnt = Learnt()
         for cost in await self._queue.costs(REMEMBERED):
             self._learnt = learn(self._learnt, cost)
+        self._judge(await self._queue.forecasts(2 * JUDGED_JOBS))
         retry = RetrySettings(max_attempts=self._settings.max_attempts)
         self._runner = await JobRunner(
             self._queue,
@@ -142,7 +149,7 @@ class DocumentProcessor:
         if self._runner is None or failure:
             return ServiceHealth(NAME, Health.UNHEALTHY, details={"error": str(failure or "not running")})
         await self._look()
-        self._estimate_errors = errors(await self._queue.forecasts(JUDGED_JOBS))
+        self._judge(await self._queue.forecasts(2 * JUDGED_JOBS))
         found, details = self._stuck(), dict(self.stats())
         if found:
             details["reason"] = found.reason
@@ -242,6 +249,17 @@ class DocumentProcessor:
     def _forecast(self, work: Sequence[OpenWork], job_id: str) -> float:
         return completion_s(self._learnt, work, job_id, self._settings.concurrent_documents, self._workers())
 
+    def _bracketed(self, expected_s: float) -> Interval:
+        return bracket(expected_s, self._forecasts)
+
+    def _judge(self, forecasts: Sequence[tuple[float, float]]) -> None:
+        """Newest first: what the latest jobs say of the estimates, and what the next intervals are made of."""
+        if self._estimate_errors and forecasts[:JUDGED_JOBS] == self._forecasts:
+            return  # a hundred intervals take milliseconds of the event loop
+        self._forecasts = forecasts[:JUDGED_JOBS]
+        held = coverage(forecasts, JUDGED_JOBS)
+        self._estimate_errors = {**errors(self._forecasts), "estimate_coverage": held}
+
     async def _prune(self) -> None:
         """Forget what ended long ago, for as long as the service runs."""
         while True:
@@ -268,7 +286,18 @@ class DocumentProcessor:
             else one
             for one in job.documents
         )
-        return replace(job, documents=shown)
+        return replace(await self._estimated(job), documents=shown)
+
+    async def _estimated(self, job: Job) -> Job:
+        """With what is left of it, unless it has ended."""
+        if job.status in ENDED:
+            return job
+        expected_s = self._forecast(await self._queue.open_work(), job.id)
+        return replace(
+            job,
+            estimated_completion_time=expected_s,
+            estimated_completion_interval=self._bracketed(expected_s),
+        )
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel what has not ended; documents that are indexed stay."""
@@ -309,7 +338,7 @@ class DocumentProcessor:
         while last is None or last.status not in ENDED:
             news = self._required().news
             job = await self.job(job_id)
-            if job != last:
+            if last is None or _is_news(job, last):
                 last = job
                 yield job
             else:
@@ -341,6 +370,18 @@ class DocumentProcessor:
         if self._runner is None:
             raise NotReady("document_processor is not running; try again in a second")
         return self._runner
+
+
+def _is_news(job: Job, last: Job) -> bool:
+    before, now = last.estimated_completion_time or 0.0, job.estimated_completion_time or 0.0
+    if abs(now - before) > MOVED * before:
+        return True
+    same = replace(
+        job,
+        estimated_completion_time=last.estimated_completion_time,
+        estimated_completion_interval=last.estimated_completion_interval,
+    )
+    return same != last
 
 
 class _StageTimer:

@@ -20,7 +20,7 @@ from ragworks.protocols import Clock, DocumentStore
 from ragworks.records import Acceptance, Incoming, Load
 from ragworks.settings import ProcessorSettings
 from ragworks.storage_protocols import Blobs, Forecast, JobQueue
-from ragworks.types import Priority, Submission, Upload
+from ragworks.types import Interval, Priority, Submission, Upload
 from ragworks.waiting import to_its_end
 from ragworks.workers.jobs import JobRunner
 
@@ -46,12 +46,13 @@ class Intake:
         store: DocumentStore,
         clock: Clock,
         forecast: Forecast,
+        bracketed: Callable[[float], Interval],
         runner: Callable[[], JobRunner],
         record: Record = unrecorded,
     ) -> None:
         self._settings, self._queue, self._blobs, self._store = settings, queue, blobs, store
         self._clock, self._forecast, self._runner = clock, forecast, runner
-        self._record = record
+        self._bracketed, self._record = bracketed, record
         self.load = Load(0, 0)
         self._promises: tuple[Promise, ...] = ()
         self._busy_since = clock.monotonic()
@@ -130,6 +131,7 @@ class Intake:
             documents_queued=len(accepted.task_ids),
             processing_task_ids=accepted.task_ids,
             estimated_completion_time=accepted.estimated_s,
+            estimated_completion_interval=self._bracketed(accepted.estimated_s),
             current_queue_size=accepted.queue_size,
         )
 

@@ -186,6 +186,10 @@ class SqliteJobs:
 
     # estimating
 
+    async def open_work(self) -> Sequence[OpenWork]:
+        """Open documents by job, priority and kind."""
+        return await self._database.read(_open_work)
+
     async def costs(self, limit: int) -> Sequence[Cost]:
         """What the latest completed documents cost, oldest first."""
 

@@ -39,6 +39,7 @@ from ragworks.types import (
     FailedText,
     Health,
     Hit,
+    Interval,
     Job,
     JobDocument,
     Page,
@@ -154,7 +155,9 @@ class FakeProcessor:
         if self.error is not None:
             raise self.error
         self.calls.append({"collection": collection, "uploads": list(uploads), "contents": _contents(uploads), **more})
-        return Submission("j1", len(uploads), tuple(f"t{index}" for index in range(len(uploads))), 1.5, 3)
+        return Submission(
+            "j1", len(uploads), tuple(f"t{index}" for index in range(len(uploads))), 1.5, Interval(1.0, 2.5, 0.8), 3
+        )
 
     async def jobs(self, limit: int, after: str | None) -> Page[Job]:
         return page([job("j2"), job("j1")], limit, after, "id")

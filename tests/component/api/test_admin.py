@@ -67,7 +67,13 @@ async def test_a_service_is_scaled_by_its_load_again_and_shows_its_mode_before_a
     answer = await client.post("/v1/services/embeddings_service/scale", json={"mode": "auto"})
     assert answer.status_code == 200
     assert app.orchestrator.scaled == [("embeddings_service", "auto", "asked for by hand")]
-    assert answer.json()["scaling"] == {"mode": "auto", "action": None, "target_instances": None, "reason": None}
+    assert answer.json()["scaling"] == {
+        "mode": "auto",
+        "action": None,
+        "target_instances": None,
+        "reason": None,
+        "forecast": None,
+    }
     wrong = await client.post("/v1/services/embeddings_service/scale", json={"mode": "by hand"})
     assert wrong.status_code == 422
 

@@ -66,6 +66,7 @@ async def test_json_documents_are_accepted_with_the_address_of_their_job(
         "documents_queued": 2,
         "processing_task_ids": ["t0", "t1"],
         "estimated_completion_time": 1.5,
+        "estimated_completion_interval": {"low": 1.0, "high": 2.5, "level": 0.8},
         "current_queue_size": 3,
     }
     call = app.document_processor.calls[0]

@@ -112,6 +112,7 @@ class FakeServer:
             "documents_queued": len(names),
             "processing_task_ids": [f"{job_id}-{number}" for number in range(len(names))],
             "estimated_completion_time": 1.0,
+            "estimated_completion_interval": {"low": 0.5, "high": 2.0, "level": 0.8},
             "current_queue_size": len(names),
         }
 

@@ -8,6 +8,7 @@ from ragworks.control.machine import Machine
 from ragworks.control.metrics import Metrics, codes
 from ragworks.control_protocols import Usage
 from ragworks.policies.ejecting import EjectSettings
+from ragworks.policies.forecasting import Foreseen
 from ragworks.types import Health, Stage
 from team import Team
 
@@ -24,6 +25,10 @@ NOTHING_KNOWN = {
     "rag_replica_cpu_ratio",
     "rag_replica_memory_bytes",
     "rag_scale_target_replicas",
+    "rag_forecast_calls",
+    "rag_forecast_ahead_seconds",
+    "rag_forecast_covered_ratio",
+    "rag_forecast_error_calls",
     "rag_process_resident_memory_bytes",
     "rag_processes",
     "rag_disk_free_bytes",
@@ -151,6 +156,24 @@ def test_how_many_replicas_there_should_be_is_shown_for_who_has_some() -> None:
     metrics.watch_targets(lambda: {"embeddings_service": 3})
     assert [line for line in lines(metrics) if line.startswith("rag_scale_target_replicas{")] == [
         'rag_scale_target_replicas{service="embeddings_service"} 3.0'
+    ]
+
+
+def test_what_load_is_expected_is_shown_with_what_came_of_earlier_forecasts() -> None:
+    metrics = Metrics()
+    metrics.watch_forecasts(lambda: {"embeddings_service": Foreseen(30.0, 4.0, 1.0, 8.0, 0.9, None, None, None)})
+    found = [line for line in lines(metrics) if line.startswith("rag_forecast")]
+    assert found == [
+        'rag_forecast_calls{bound="low",service="embeddings_service"} 1.0',
+        'rag_forecast_calls{bound="expected",service="embeddings_service"} 4.0',
+        'rag_forecast_calls{bound="high",service="embeddings_service"} 8.0',
+        'rag_forecast_ahead_seconds{service="embeddings_service"} 30.0',
+    ]
+    metrics.watch_forecasts(lambda: {"embeddings_service": Foreseen(30.0, 4.0, 1.0, 8.0, 0.9, 0.875, 0.5, 0.75)})
+    assert [line for line in lines(metrics) if line.startswith("rag_forecast")][4:] == [
+        'rag_forecast_covered_ratio{service="embeddings_service"} 0.875',
+        'rag_forecast_error_calls{of="forecast",service="embeddings_service"} 0.5',
+        'rag_forecast_error_calls{of="last_value",service="embeddings_service"} 0.75',
     ]
 
 
