@@ -12,8 +12,9 @@ import pytest
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.errors import InvalidInput, ModelMissing, NotReady, ServiceNotFound
 from ragworks.policies import restarting
+from ragworks.reports import ReplicaReport
 from ragworks.testing import FakeClock
-from ragworks.types import Health, ReplicaReport, ServiceHealth
+from ragworks.types import Health, ServiceHealth
 
 
 class Recorded:

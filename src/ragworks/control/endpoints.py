@@ -16,7 +16,8 @@ from ragworks.policies import holding
 from ragworks.policies.holding import Held
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 
 T = TypeVar("T")
 

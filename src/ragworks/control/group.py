@@ -20,7 +20,8 @@ from ragworks.policies import restarting
 from ragworks.policies.calling import CallSettings
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.protocols import Clock
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 from ragworks.waiting import news_or_time
 
 log = structlog.get_logger("ragworks.group")

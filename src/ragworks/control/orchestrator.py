@@ -21,7 +21,8 @@ from ragworks.policies.ordering import start_order
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, Service
-from ragworks.types import Health, Life, ReplicaReport, ServiceHealth, ServiceReport
+from ragworks.reports import ReplicaReport, ServiceReport
+from ragworks.types import Health, Life, ServiceHealth
 
 log = structlog.get_logger("ragworks.orchestrator")
 

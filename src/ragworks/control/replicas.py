@@ -20,7 +20,8 @@ from ragworks.policies.digesting import quantile
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
 from ragworks.policies.loads import Expectation, Load, average, begin, current_pace, end, learn, waiting_s
 from ragworks.policies.stealing import Queue, StealSettings, choose
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 
 UNKNOWN_S = 1.0
 """Expected of a call before one has ended; compared only with others of which as little is known."""

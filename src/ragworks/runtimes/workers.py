@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ragworks.reports import ReplicaReport
 from ragworks.runtimes.processes import WorkerPool, WorkerReport
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.types import Health, Life
 
 UNUSED = "starts with the next document"
 

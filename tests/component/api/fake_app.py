@@ -25,6 +25,7 @@ from ragworks.errors import (
     ServiceNotFound,
 )
 from ragworks.records import Requeued
+from ragworks.reports import ReplicaReport, ServiceReport
 from ragworks.settings import Settings, load
 from ragworks.testing import MemoryEvents, MemoryQueries
 from ragworks.types import (
@@ -43,10 +44,8 @@ from ragworks.types import (
     Job,
     JobDocument,
     Page,
-    ReplicaReport,
     SearchResult,
     ServiceHealth,
-    ServiceReport,
     Stage,
     Submission,
     TaskState,

@@ -16,7 +16,8 @@ from ragworks.control.replicas import ANSWERS, Outcome, Pick, ReplicaSet
 from ragworks.policies import ejecting
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
