@@ -163,7 +163,7 @@ class ReplicaSet:
             raise ValueError(f"there is a replica {replica_id} already; ids are unique for the life of a server")
         load = Load(replica_id, slots=slots, turn=self._turn)
         if self._replicas:
-            load.pace = median(replica.load.pace for replica in self._replicas.values())
+            load.pace = self._usual_pace()
         self._replicas[replica_id] = _Replica(load, now, now + self._settings.slow_start_s)
         self._stale = True
 
@@ -300,14 +300,20 @@ class ReplicaSet:
 
     @property
     def service_time_s(self) -> float | None:
-        """Seconds that a call of the usual cost takes at pace 1; None before one has ended."""
-        return self._expectation.seconds or None
+        """Seconds that a call of the usual cost takes at the median replica; None before one has ended."""
+        return self._expectation.seconds * self._usual_pace() or None
 
     @property
     def unit_time_s(self) -> float | None:
-        """Seconds that each further unit of cost adds; None while no two costs have told them apart."""
+        """Seconds that each further unit of cost adds there; None while no two costs have told them apart."""
         learnt = self._expectation
-        return learnt.covariance / learnt.variance if learnt.variance > 0.0 and learnt.covariance > 0.0 else None
+        if learnt.variance <= 0.0 or learnt.covariance <= 0.0:
+            return None
+        return learnt.covariance / learnt.variance * self._usual_pace()
+
+    def _usual_pace(self) -> float:
+        """Pace and expectation are learnt from the same answers: only their product is in seconds."""
+        return median(replica.load.pace for replica in self._replicas.values()) if self._replicas else 1.0
 
     def _sort(self) -> None:
         """Candidates by tier: once after a change, so that a pick need not look at the state of every replica."""

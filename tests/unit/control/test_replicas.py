@@ -636,3 +636,12 @@ def test_what_calls_take_by_cost_is_unknown_until_calls_of_different_cost_have_e
     assert 2.0 < replicas.service_time_s < 4.0
     assert replicas.unit_time_s is not None
     assert replicas.unit_time_s > 0.0
+
+
+def test_what_a_call_takes_is_told_in_seconds_also_when_it_gets_slower() -> None:
+    """With one replica, pace and expectation share what is learnt; either alone is of no unit."""
+    replicas, now = made("a"), 0.0
+    for took_s in (*([0.01] * 20), *([1.0] * 400)):
+        served(replicas, now, took_s)
+        now += took_s
+    assert replicas.service_time_s == pytest.approx(1.0, rel=0.1)
