@@ -168,8 +168,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "short",
             {
                 "{{replica}}": "sum by (replica) (rag_replica_active_calls{@})",
-                "{{service}} waiting": "sum by (service) (rag_replica_waiting_calls{@}) > 0",
+                "{{service}} waiting": "sum by (service) (rag_service_queue_calls{@}) > 0",
             },
+            "Those that wait are for a replica, or at one whose slots are taken.",
+        ),
+        Panel(
+            "Age of the oldest call that waits",
+            "s",
+            {"{{service}}": "max by (service) (rag_service_queue_age_seconds{@})"},
+            "While documents are embedded their passages wait by right; questions go before them.",
+        ),
+        Panel(
+            "What a call takes, as learnt",
+            "s",
+            {"{{service}}": "max by (service) (rag_service_call_seconds{@})"},
+            "Of usual size, at a replica of usual pace, without waiting: what answers take beyond it is the queue.",
         ),
         Panel(
             "Calls of replicas, 95 %",

@@ -9,10 +9,11 @@ from ragworks.control.replicas import ReplicaView
 from ragworks.control.traffic import Traffic
 from ragworks.control_protocols import Record
 from ragworks.protocols import Clock
+from ragworks.reports import ReplicaReport
 from ragworks.runtimes.processes import WorkerPool
 from ragworks.runtimes.workers import WorkerReplicas
 from ragworks.settings_scaling import ScalingSettings, spec
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.types import Health, Life
 
 
 def engines_scaler(

@@ -470,39 +470,3 @@ class Checkup:
     @property
     def healthy(self) -> bool:
         return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaReport:
-    """One replica of a service, as ``status`` shows it; None where nothing is measured or it is not known.
-
-    ``status`` is its health while it serves, else its ``life``. ``avg_response_time`` is in seconds, ``error_rate`` a
-    share from 0 to 1, usage in per cent of what it may use. ``note`` says why it is not as it should be.
-    """
-
-    id: str
-    pid: int | None
-    status: str
-    version: str
-    active_connections: int | None = None
-    avg_response_time: float | None = None
-    error_rate: float | None = None
-    cpu_usage: float | None = None
-    memory_usage: float | None = None
-    life: Life | None = None
-    implementation: str = "default"
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceReport:
-    """One service: its state in the start-up, its health, its replicas, and its own statistics."""
-
-    name: str
-    status: str
-    error: str | None
-    waiting_for: tuple[str, ...]
-    health: ServiceHealth | None
-    replicas: tuple[ReplicaReport, ...]
-    stats: Mapping[str, Any]
-    scaling: Mapping[str, Any] | None = None

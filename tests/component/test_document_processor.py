@@ -515,7 +515,9 @@ async def test_estimates_come_from_what_documents_have_cost_also_after_a_restart
         at.reader.gate.set()
         await at.ended(job_id)
         await at.processor.check_health()
-        assert at.processor.stats()["estimate_error_median"] is not None
+        stats = at.processor.stats()
+        assert stats["estimate_error_median"] is not None
+        assert (list(stats["read_s_per_mb"]), stats["embed_s_per_chunk"] is None) == ([".txt"], False)
         [cost] = await at.at.jobs.costs(9)
         assert (cost.kind, cost.chunks) == (".txt", 1)
     async with bench(tmp_path) as at:

@@ -12,8 +12,9 @@ import pytest
 from ragworks.control.orchestrator import Orchestrator, Registration
 from ragworks.errors import InvalidInput, ModelMissing, NotReady, ServiceNotFound
 from ragworks.policies import restarting
+from ragworks.reports import ReplicaReport
 from ragworks.testing import FakeClock
-from ragworks.types import Health, ReplicaReport, ServiceHealth
+from ragworks.types import Health, ServiceHealth
 
 
 class Recorded:
@@ -148,6 +149,9 @@ class Copies:
     def reports(self) -> tuple[ReplicaReport, ...]:
         return tuple(ReplicaReport(f"copy-{n}", n, "healthy", "1") for n in range(self.size))
 
+    def stats(self) -> Mapping[str, float]:
+        return {"queued": 3}
+
 
 @asynccontextmanager
 async def with_copies(clock: FakeClock, failures: int = 0) -> AsyncIterator[tuple[Orchestrator, Copies, Journals]]:
@@ -241,6 +245,12 @@ async def test_a_service_is_as_well_as_the_worse_of_itself_and_its_replicas() ->
         assert not orchestrator.serving("embeddings_service")
         assert orchestrator.up("embeddings_service")
         assert [one["decision"]["health"] for one in told.named("health_changed")][-2:] == ["degraded", "unhealthy"]
+
+
+async def test_a_report_says_what_the_replicas_of_a_service_are_called_for_and_nothing_where_it_has_none() -> None:
+    async with with_copies(FakeClock()) as (orchestrator, _, _):
+        reports = {one.name: one.calls for one in await orchestrator.services()}
+        assert reports == {"vector_store": None, "embeddings_service": {"queued": 3}, "document_processor": None}
 
 
 async def test_scaling_by_hand_keeps_the_bounds_and_says_who_cannot() -> None:

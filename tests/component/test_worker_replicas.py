@@ -26,6 +26,7 @@ async def test_workers_are_shown_with_their_process_and_the_places_that_wait_for
         busy, free = replicas.reports()
         assert (busy.pid, busy.status, busy.life, busy.active_connections) == (pool.pids()[0], "healthy", Life.READY, 0)
         assert busy.memory_usage
+        assert (replicas.stats()["waiting"], replicas.stats()["completed"]) == (0, 1)
         assert free.pid is None
         await replicas.scale(1)
         assert (replicas.size, len(replicas.reports())) == (1, 1)

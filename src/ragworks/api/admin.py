@@ -15,8 +15,9 @@ from ragworks.api import schemas
 from ragworks.api.bodies import accepts, body
 from ragworks.api.context import PROBLEM, After, Limit, app_of, needs, problems
 from ragworks.errors import InvalidInput, NotReady
+from ragworks.reports import ServiceReport
 from ragworks.settings import known_service
-from ragworks.types import Health, ServiceReport
+from ragworks.types import Health
 
 router = APIRouter(tags=["operation"])
 

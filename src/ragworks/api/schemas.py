@@ -277,6 +277,10 @@ class Replica(Wire):
     implementation: str
     active_connections: int | None
     avg_response_time: float | None
+    p50_response_time: float | None
+    p95_response_time: float | None
+    queue_size: int | None
+    queue_age_s: float | None
     error_rate: float | None
     cpu_usage: float | None
     memory_usage: float | None
@@ -320,6 +324,8 @@ class Scaling(Wire):
 
 
 class Service(Wire):
+    """``calls``: how many wait for its replicas, what one takes as learnt, and counts; null where it has none."""
+
     name: str
     status: str
     error: str | None
@@ -328,6 +334,7 @@ class Service(Wire):
     replicas: list[Replica]
     stats: dict[str, Any]
     scaling: Scaling | None
+    calls: dict[str, float] | None
 
 
 class Services(Wire):

@@ -152,11 +152,16 @@ def _headline(found: Found) -> str:
 def _service(one: Mapping[str, Any], waiting: Mapping[str, str]) -> tuple[Any, ...]:
     health = one.get("health") or {}
     details = health.get("details") or {}
-    why = one.get("error") or waiting.get(one["name"]) or details.get("reason")
+    why = "; ".join(filter(None, (one.get("error") or waiting.get(one["name"]) or details.get("reason"), _queue(one))))
     lives = [_life(replica) for replica in one["replicas"]]
     replicas = f"{lives.count('ready')} of {len(lives)}" if lives else "0"
     check = f"{health['response_time_ms']:.1f} ms" if health else None
     return one["name"], one["status"], health.get("status"), replicas, check, why
+
+
+def _queue(one: Mapping[str, Any]) -> str:
+    calls = one.get("calls") or {}
+    return f"{calls['queued']:.0f} wait, the oldest {_length(calls['queue_age_s'])}" if calls.get("queued") else ""
 
 
 def _scaling(name: str, scaling: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ from ragworks.policies import holding
 from ragworks.policies.holding import Held
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 
 T = TypeVar("T")
 
@@ -200,15 +201,13 @@ class EndpointSet:
         return tuple(self._report(view) for view in self.views())
 
     def _report(self, view: ReplicaView) -> ReplicaReport:
-        return ReplicaReport(
+        report = ReplicaReport(
             id=view.id,
             pid=None,
             status=view.health if view.life is Life.READY else view.life,
             version=self._model,
             implementation="endpoint",
             life=view.life,
-            active_connections=view.active_connections,
-            avg_response_time=view.avg_response_time,
-            error_rate=view.error_rate,
             note=self._said[view.id],
         )
+        return view.measured(report)

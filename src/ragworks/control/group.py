@@ -20,7 +20,8 @@ from ragworks.policies import restarting
 from ragworks.policies.calling import CallSettings
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.protocols import Clock
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.reports import ReplicaReport
+from ragworks.types import Health, Life
 from ragworks.waiting import news_or_time
 
 log = structlog.get_logger("ragworks.group")
@@ -192,6 +193,9 @@ class Group:
         views = {view.id: view for view in self._replicas.views(self._clock.monotonic())}
         return tuple(self._report(member, views.get(member.replica_id)) for member in self._members)
 
+    def stats(self) -> Mapping[str, float]:
+        return self.balancer.stats()
+
     def usages(self) -> Mapping[str, Usage]:
         """What the process of each replica takes, as far as it is known."""
         return {name: replica.usage() for name, replica in self.handles.items()}
@@ -328,17 +332,13 @@ class Group:
     def _report(self, member: _Member, view: ReplicaView | None) -> ReplicaReport:
         replica = member.replica
         life = view.life if view and replica else member.life
-        return ReplicaReport(
+        report = ReplicaReport(
             id=member.replica_id,
             pid=replica.pid if replica else None,
             status=view.health if view and replica and life is Life.READY else life,
             version=self.spec.version,
             implementation=self.spec.implementation,
             life=life,
-            active_connections=view.active_connections if view else None,
-            avg_response_time=view.avg_response_time if view else None,
-            cpu_usage=view.cpu_usage if view else None,
-            memory_usage=view.memory_usage if view else None,
-            error_rate=view.error_rate if view else None,
             note=member.note,
         )
+        return view.measured(report) if view else report

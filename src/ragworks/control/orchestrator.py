@@ -21,7 +21,8 @@ from ragworks.policies.ordering import start_order
 from ragworks.policies.restarting import RestartSettings, RestartState
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, Service
-from ragworks.types import Health, Life, ReplicaReport, ServiceHealth, ServiceReport
+from ragworks.reports import ReplicaReport, ServiceReport
+from ragworks.types import Health, Life, ServiceHealth
 
 log = structlog.get_logger("ragworks.orchestrator")
 
@@ -66,6 +67,10 @@ class Replicas(Protocol):
         ...
 
     def reports(self) -> tuple[ReplicaReport, ...]: ...
+
+    def stats(self) -> Mapping[str, float]:
+        """What is counted and measured of the calls to them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +359,9 @@ class Orchestrator:
         replicas = entry.replicas.reports() if entry.replicas is not None else self._itself(name)
         stats = entry.service.stats() if self._up(name) else {}
         scaling = entry.scaler.report() if entry.scaler is not None else None
+        calls = entry.replicas.stats() if entry.replicas is not None else None
         return ServiceReport(
-            name, state.status, state.error, self._waiting_for(name), state.health, replicas, stats, scaling
+            name, state.status, state.error, self._waiting_for(name), state.health, replicas, stats, scaling, calls
         )
 
     def _itself(self, name: str) -> tuple[ReplicaReport, ...]:

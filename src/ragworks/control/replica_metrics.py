@@ -30,7 +30,7 @@ MEASURED: Mapping[str, tuple[str, str]] = {
     ),
     "service_time_s": (
         "rag_service_call_seconds",
-        "What a call of the usual cost takes at a replica of usual pace, as learnt",
+        "What a call of the usual cost takes at the median replica, as learnt",
     ),
     "unit_time_s": (
         "rag_service_unit_seconds",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from statistics import median
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 from ragworks.control_protocols import Outcome as Outcome
 from ragworks.control_protocols import Record, unrecorded
 from ragworks.policies.balancing import STRATEGIES, Asked, BalanceSettings
+from ragworks.policies.digesting import quantile
 from ragworks.policies.ejecting import Action, EjectSettings, Seen, Standing, judge
 from ragworks.policies.loads import Expectation, Load, average, begin, current_pace, end, learn, waiting_s
 from ragworks.policies.stealing import Queue, StealSettings, choose
+from ragworks.reports import ReplicaReport
 from ragworks.types import Health, Life
 
 UNKNOWN_S = 1.0
@@ -26,6 +28,9 @@ UNKNOWN_S = 1.0
 
 SHARES_S = 0.05
 """How long shares of picks hold that grow over seconds: a pick among many new replicas need not work them out."""
+
+ANSWERS = 200
+"""Good answers of a replica of which quantiles are known: ten of them are beyond the p95."""
 
 PANIC = ("", "panic: only ejected replicas are left", "panic: only unhealthy replicas are left")
 """The reason of a pick by tier; the first has that of its strategy."""
@@ -36,7 +41,7 @@ class ReplicaView:
     """One replica as it stands: times in seconds, usage in per cent, ``error_rate`` as a share; None where nothing is
     known. ``pace`` is how many times longer it takes than expected of a call, as learnt. ``waiting`` calls were sent
     to it beyond its slots, the oldest ``queue_age_s`` ago: 0 where none waits, None where its slots are
-    not known."""
+    not known. ``p50_response_time`` and ``p95_response_time`` are of its last good answers."""
 
     id: str
     life: Life
@@ -50,6 +55,23 @@ class ReplicaView:
     pace: float
     waiting: int | None = None
     queue_age_s: float | None = None
+    p50_response_time: float | None = None
+    p95_response_time: float | None = None
+
+    def measured(self, report: ReplicaReport) -> ReplicaReport:
+        """The report with what is known of the calls to its replica."""
+        return replace(
+            report,
+            active_connections=self.active_connections,
+            avg_response_time=self.avg_response_time,
+            p50_response_time=self.p50_response_time,
+            p95_response_time=self.p95_response_time,
+            queue_size=self.waiting,
+            queue_age_s=self.queue_age_s,
+            error_rate=self.error_rate,
+            cpu_usage=self.cpu_usage,
+            memory_usage=self.memory_usage,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +91,7 @@ class _Replica:
     errors_in_row: int = 0
     unjudged: int = 0
     waiting: deque[Pick] = field(default_factory=deque)
+    took: deque[float] = field(default_factory=lambda: deque(maxlen=ANSWERS))
 
     @property
     def out(self) -> bool:
@@ -140,7 +163,7 @@ class ReplicaSet:
             raise ValueError(f"there is a replica {replica_id} already; ids are unique for the life of a server")
         load = Load(replica_id, slots=slots, turn=self._turn)
         if self._replicas:
-            load.pace = median(replica.load.pace for replica in self._replicas.values())
+            load.pace = self._usual_pace()
         self._replicas[replica_id] = _Replica(load, now, now + self._settings.slow_start_s)
         self._stale = True
 
@@ -269,20 +292,28 @@ class ReplicaSet:
                 pace=replica.load.pace,
                 waiting=len(replica.waiting),
                 queue_age_s=now - replica.waiting[0]._picked_at if replica.waiting else 0.0,
+                p50_response_time=quantile(replica.took, 0.5),
+                p95_response_time=quantile(replica.took, 0.95),
             )
             for replica in self._replicas.values()
         )
 
     @property
     def service_time_s(self) -> float | None:
-        """Seconds that a call of the usual cost takes at pace 1; None before one has ended."""
-        return self._expectation.seconds or None
+        """Seconds that a call of the usual cost takes at the median replica; None before one has ended."""
+        return self._expectation.seconds * self._usual_pace() or None
 
     @property
     def unit_time_s(self) -> float | None:
-        """Seconds that each further unit of cost adds; None while no two costs have told them apart."""
+        """Seconds that each further unit of cost adds there; None while no two costs have told them apart."""
         learnt = self._expectation
-        return learnt.covariance / learnt.variance if learnt.variance > 0.0 and learnt.covariance > 0.0 else None
+        if learnt.variance <= 0.0 or learnt.covariance <= 0.0:
+            return None
+        return learnt.covariance / learnt.variance * self._usual_pace()
+
+    def _usual_pace(self) -> float:
+        """Pace and expectation are learnt from the same answers: only their product is in seconds."""
+        return median(replica.load.pace for replica in self._replicas.values()) if self._replicas else 1.0
 
     def _sort(self) -> None:
         """Candidates by tier: once after a change, so that a pick need not look at the state of every replica."""
@@ -397,6 +428,7 @@ class ReplicaSet:
         replica.load.error_rate = replica.errors / replica.calls if replica.errors > 0.01 else 0.0
         if not failed:
             average(replica.load, response_s)
+            replica.took.append(response_s)
         replica.unjudged += 1
         if failed or replica.standing.until is not None or replica.unjudged >= self._ejecting.min_calls:
             replica.unjudged = 0
@@ -425,6 +457,7 @@ class ReplicaSet:
         if verdict.action is Action.EJECT:
             self.ejections += 1
             replica.ejected_at, replica.load.response_s = now, None
+            replica.took.clear()
         else:
             replica.steady_at = now + self._settings.slow_start_s
         self._stale = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ragworks.policies.sharing import PASSED_OVER
 from ragworks.records import UNCHANGED, Cost, OpenWork
@@ -19,6 +20,7 @@ PRIOR_WEIGHT = 0.5  # documents that the prior counts for at first; soon none
 OUTLIER = 5.0  # times more than expected; beyond it a document counts as if it had cost so much
 KNOWN = 5.0  # documents after which an expectation is trusted to call another an outlier
 ROUND = 64  # chunks that a document embeds at a time, while others of other documents wait
+SHOWN = 10  # kinds of which people are told what they cost
 FINISH_S = 0.1  # the last document's publishing, its indexes, and the queue's own time
 
 
@@ -96,6 +98,19 @@ def expect(learnt: Learnt, kind: str, size_bytes: float) -> Expected:
     known += believed
     count = chunks / known
     return Expected(read / known, count, count * learnt.embed_s / learnt.chunks)
+
+
+def known_costs(learnt: Learnt) -> dict[str, Any]:
+    """For people: what an embedded passage has cost, and a megabyte of each of the kinds most often read lately."""
+    kinds = {kind: list(classes.values()) for kind, classes in learnt.kinds.items() if kind != UNCHANGED}
+    often = sorted(kinds, key=lambda kind: -sum(one.documents for one in kinds[kind]))[:SHOWN]
+    return {
+        "embed_s_per_chunk": learnt.embed_s / learnt.chunks if kinds else None,
+        "read_s_per_mb": {
+            kind: MB * sum(one.read_s for one in kinds[kind]) / max(1.0, sum(one.size_bytes for one in kinds[kind]))
+            for kind in often
+        },
+    }
 
 
 def learn(learnt: Learnt, cost: Cost) -> Learnt:

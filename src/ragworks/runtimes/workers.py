@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ragworks.reports import ReplicaReport
 from ragworks.runtimes.processes import WorkerPool, WorkerReport
-from ragworks.types import Health, Life, ReplicaReport
+from ragworks.types import Health, Life
 
 UNUSED = "starts with the next document"
 
@@ -55,6 +58,9 @@ class WorkerReplicas:
             *(self._report(worker, at >= self.size) for at, worker in enumerate(alive)),
             *(self._unused(at) for at in free),
         )
+
+    def stats(self) -> Mapping[str, float]:
+        return self._pool.stats()
 
     def _unused(self, at: int) -> ReplicaReport:
         return ReplicaReport(

@@ -16,7 +16,7 @@ from ragworks.control_protocols import Record, unrecorded
 from ragworks.errors import DeadLetterNotFound, InvalidInput, NotReady
 from ragworks.ingest import Ingested, ingest
 from ragworks.policies.bracketing import bracket, coverage
-from ragworks.policies.estimating import Learnt, completion_s, errors, learn
+from ragworks.policies.estimating import Learnt, completion_s, errors, known_costs, learn
 from ragworks.policies.health import MachineSettings, Signal, queue_signal
 from ragworks.policies.retrying import RetrySettings
 from ragworks.protocols import Clock, DocumentStore, Embedder, Reader
@@ -181,6 +181,7 @@ class DocumentProcessor:
             "oldest_waiting_s": self._oldest_s,
             "dead_letters": self._dead,
             "running": running,
+            **known_costs(self._learnt),
             **self._estimate_errors,
         }
 

@@ -25,6 +25,7 @@ from ragworks.errors import (
     ServiceNotFound,
 )
 from ragworks.records import Requeued
+from ragworks.reports import ReplicaReport, ServiceReport
 from ragworks.settings import Settings, load
 from ragworks.testing import MemoryEvents, MemoryQueries
 from ragworks.types import (
@@ -43,10 +44,8 @@ from ragworks.types import (
     Job,
     JobDocument,
     Page,
-    ReplicaReport,
     SearchResult,
     ServiceHealth,
-    ServiceReport,
     Stage,
     Submission,
     TaskState,
@@ -258,8 +257,9 @@ class FakeOrchestrator:
         return ServiceReport(name, "started", None, (), None, replicas, {}, scaling)
 
     async def services(self) -> list[ServiceReport]:
-        replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2)
-        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2})
+        replica = ReplicaReport("r1", 7, "ready", "1", 0, 0.2, 0.1, queue_size=2, queue_age_s=1.5)
+        calls = {"queued": 2.0, "queue_age_s": 1.5}
+        up = ServiceReport("vector_store", "started", None, (), self.health, (replica,), {"chunks": 2}, calls=calls)
         return [up, *(ServiceReport(name, "failed", why, (), None, (), {}) for name, why in self.down.items())]
 
 

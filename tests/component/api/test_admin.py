@@ -43,7 +43,10 @@ async def test_health_sums_up_the_services(client: httpx.AsyncClient, app: FakeA
 async def test_services_are_listed_with_replicas_and_statistics(client: httpx.AsyncClient) -> None:
     [service] = (await client.get("/v1/services")).json()["data"]
     assert (service["name"], service["status"], service["stats"]) == ("vector_store", "started", {"chunks": 2})
-    assert service["replicas"][0]["pid"] == 7
+    assert service["calls"] == {"queued": 2.0, "queue_age_s": 1.5}
+    [replica] = service["replicas"]
+    assert (replica["pid"], replica["queue_size"], replica["queue_age_s"]) == (7, 2, 1.5)
+    assert (replica["p50_response_time"], replica["p95_response_time"]) == (0.1, None)
 
 
 async def test_a_service_is_scaled_by_hand_and_answers_how_it_stands(client: httpx.AsyncClient, app: FakeApp) -> None:

@@ -34,6 +34,8 @@ class FakeServer:
         self.ready = True
         self.events: list[dict] = []
         self.replicas: list[dict] = []
+        self.scaling: dict | None = None
+        self.calls: dict[str, float] | None = None
         self.problems: list[str] = []
         self.asked: list[dict] = []
         self.answer_error: dict | None = None
@@ -186,7 +188,8 @@ class FakeServer:
         one |= {"replicas": [replica | {"avg_response_time": None}, *self.replicas], "stats": {"queue_size": 7}}
         one["stats"] |= {"oldest_waiting_s": 90.0}
         other = {"name": "embeddings_service", "status": "failed", "error": "no model", "health": None}
-        return JSONResponse({"data": [one, other | {"replicas": [], "stats": {}}]})
+        other |= {"replicas": [], "stats": {}, "calls": self.calls, "scaling": self.scaling}
+        return JSONResponse({"data": [one, other]})
 
     async def _scale(self, request):
         self.scaled.append(await request.json())

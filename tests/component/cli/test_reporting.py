@@ -85,6 +85,31 @@ def test_status_shows_services_replicas_queue_and_events_and_succeeds_when_ready
     assert lines[-1].endswith(" embeddings_service-3 eject 3 errors in a row; out for 5 s")
 
 
+def test_status_says_how_many_calls_wait_for_replicas_and_how_long_and_nothing_where_none_does(capsys, server):
+    server.calls = {"queued": 12.0, "queue_age_s": 4.1}
+    assert main(["status"]) == 0
+    assert "no model; 12 wait, the oldest 4.1 s" in capsys.readouterr().out
+    server.calls = {"queued": 0.0, "queue_age_s": 0.0}
+    assert main(["status"]) == 0
+    assert "the oldest 0" not in capsys.readouterr().out
+
+
+def test_status_says_how_a_service_is_scaled_and_what_load_is_expected(capsys, server):
+    forecast = {"in_s": 30.0, "expected": 4.25, "low": 0.9, "high": 7.7, "level": 0.9, "covered": None}
+    server.scaling = {"mode": "auto", "action": "none", "reason": "4.3 calls at once need 9", "forecast": forecast}
+    assert main(["status"]) == 0
+    said = (
+        "embeddings_service is scaled by its load: none, 4.3 calls at once need 9; 4.2 calls at once expected in 30 s"
+    )
+    assert f"{said}, 0.9 to 7.7\n" in capsys.readouterr().out
+    forecast["covered"] = 0.94
+    assert main(["status"]) == 0
+    assert f"{said}, 0.9 to 7.7 (it was so in 94 %, meant: 90 %)" in capsys.readouterr().out
+    server.scaling = {"mode": "pinned", "reason": None}
+    assert main(["status"]) == 0
+    assert "embeddings_service is scaled by hand\n" in capsys.readouterr().out
+
+
 def test_events_that_cannot_be_read_do_not_hide_the_rest(capsys, server):
     server.refuse(507, "storage_full")
     assert main(["status"]) == 0

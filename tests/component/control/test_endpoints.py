@@ -77,6 +77,8 @@ async def test_how_many_calls_wait_at_an_endpoint_is_not_known_and_not_guessed()
     await settle()
     (view,) = endpoints.views()
     assert (view.active_connections, view.waiting, view.queue_age_s) == (3, None, None)
+    (report,) = endpoints.reports()
+    assert (report.active_connections, report.queue_size, report.queue_age_s) == (3, None, None)
     await clock.advance(9.0)
     await asyncio.gather(*calls)
 

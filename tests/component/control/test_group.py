@@ -55,6 +55,8 @@ async def test_replicas_serve_once_each_was_tried_and_say_what_they_run() -> Non
         await at.group.start()
         assert await at.group.balancer.call("any") == "one"
         assert at.group.health() == (Health.HEALTHY, "")
+        assert at.group.stats()["picks"] == 1
+        assert {one.queue_size for one in at.group.reports()} == {0}
         assert [(one.id, one.status, one.life, one.implementation, one.version) for one in at.group.reports()] == [
             (f"embeddings_service-{n}", "healthy", Life.READY, "mine", "7") for n in (0, 1)
         ]

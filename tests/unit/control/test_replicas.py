@@ -12,10 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ragworks.control.replicas import Outcome, Pick, ReplicaSet
+from ragworks.control.replicas import ANSWERS, Outcome, Pick, ReplicaSet
 from ragworks.policies import ejecting
 from ragworks.policies.balancing import STRATEGIES, BalanceSettings
 from ragworks.policies.ejecting import EjectSettings
+from ragworks.reports import ReplicaReport
 from ragworks.types import Health, Life
 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -385,6 +386,48 @@ def test_views_show_what_was_measured_and_told() -> None:
     assert (view.life, view.health, view.slots) == (Life.READY, Health.HEALTHY, 4)
 
 
+def test_quantiles_are_of_the_last_good_answers_and_forgotten_with_an_ejection() -> None:
+    replicas = made("a")
+    for turn in range(50):
+        served(replicas, float(turn), 9.0)
+    for turn in range(ANSWERS):
+        served(replicas, 100.0 + turn, 2.0 if turn % 10 == 0 else 0.5)
+    served(replicas, 900.0, 60.0, Outcome.FAILED)
+    (view,) = replicas.views(1000.0)
+    assert (view.p50_response_time, view.p95_response_time) == pytest.approx((0.5, 2.0))
+    replicas.add("b", 1000.0)
+    fail(replicas, "a", 1000.0, times=2)
+    assert life(replicas, "a") is Life.EJECTED
+    view = replicas.views(1000.0)[0]
+    assert (view.avg_response_time, view.p50_response_time, view.p95_response_time) == (None, None, None)
+
+
+def test_a_report_has_all_that_is_known_of_the_calls_to_its_replica() -> None:
+    replicas = made("a", slots=1)
+    served(replicas, 0.0, 0.2)
+    replicas.note_usage("a", 50.0, 20.0)
+    for now in (1.0, 2.0, 3.0):
+        picked(replicas, now)
+    report = replicas.views(5.0)[0].measured(ReplicaReport("a", 7, "healthy", "1", note="kept"))
+    took = pytest.approx(0.2)
+    assert report == ReplicaReport(
+        "a",
+        7,
+        "healthy",
+        "1",
+        active_connections=3,
+        avg_response_time=took,
+        p50_response_time=took,
+        p95_response_time=took,
+        queue_size=2,
+        queue_age_s=3.0,
+        error_rate=0.0,
+        cpu_usage=50.0,
+        memory_usage=20.0,
+        note="kept",
+    )
+
+
 class AnySequenceOfEvents(RuleBasedStateMachine):
     """Replicas come, go, drain, fail, and change health while calls begin and end in any order."""
 
@@ -593,3 +636,12 @@ def test_what_calls_take_by_cost_is_unknown_until_calls_of_different_cost_have_e
     assert 2.0 < replicas.service_time_s < 4.0
     assert replicas.unit_time_s is not None
     assert replicas.unit_time_s > 0.0
+
+
+def test_what_a_call_takes_is_told_in_seconds_also_when_it_gets_slower() -> None:
+    """With one replica, pace and expectation share what is learnt; either alone is of no unit."""
+    replicas, now = made("a"), 0.0
+    for took_s in (*([0.01] * 20), *([1.0] * 400)):
+        served(replicas, now, took_s)
+        now += took_s
+    assert replicas.service_time_s == pytest.approx(1.0, rel=0.1)

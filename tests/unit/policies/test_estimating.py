@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragworks.policies.estimating import FINISH_S, Learnt, completion_s, errors, expect, kind_of, learn
+from ragworks.policies.estimating import FINISH_S, Learnt, completion_s, errors, expect, kind_of, known_costs, learn
 from ragworks.records import UNCHANGED, Cost, OpenWork
 
 sizes = st.integers(0, 10**9)
@@ -125,6 +125,17 @@ def test_more_work_beside_it_never_makes_a_job_end_sooner(jobs: list[int], slots
 
 def test_a_job_without_open_documents_has_ended() -> None:
     assert completion_s(KNOWN, [], "mine", 16, 1) == 0.0
+
+
+def test_what_documents_cost_is_shown_of_the_kinds_that_come_often_and_unknown_before_any() -> None:
+    assert known_costs(Learnt()) == {"embed_s_per_chunk": None, "read_s_per_mb": {}}
+    seen = [text(), text(4000, read_s=2.0), Cost(".pdf", 2_000_000, 10, 3.0, 1.0), Cost(UNCHANGED, 5, 0, 0.1, 0.0)]
+    shown = known_costs(taught(*seen * 40))
+    assert shown["read_s_per_mb"] == {".txt": pytest.approx(500.0), ".pdf": pytest.approx(1.5)}
+    assert shown["embed_s_per_chunk"] == pytest.approx(0.1, rel=0.03)
+    rare = [Cost(f".{n}", 1000, 1, 1.0, 0.1) for n in range(20)]
+    assert {".txt", ".pdf"} < set(known_costs(taught(*seen * 2, *rare))["read_s_per_mb"])
+    assert len(known_costs(taught(*rare))["read_s_per_mb"]) == 10
 
 
 def test_kinds_are_name_endings_unless_the_caller_said_a_media_type() -> None:
