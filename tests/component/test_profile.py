@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from ragworks.bench.profile import AT_ONCE, ROUNDS, WARM_UP, Wanted, profile
+from ragworks.bench.profile import AT_ONCE, LOADS, ROUNDS, WARM_UP, Wanted, profile
 from ragworks.bench.questions import WORDS, documents, taken, varied
 from ragworks.errors import InvalidInput, ServerProblem, ServerUnreachable
 from ragworks.simulator.planner import Goal, plan
@@ -119,7 +119,7 @@ async def test_each_service_has_its_part_of_every_call_and_the_api_the_rest(fake
 async def test_every_question_is_new_and_asks_the_same_words(fake):
     await profiled(fake)
     asked = fake.asked["search"]
-    assert len(asked) == WARM_UP + ROUNDS * (4 + sum(4 + 2 * many - 1 for many in AT_ONCE) + 2 * 4)
+    assert len(asked) == WARM_UP + ROUNDS * (4 + sum(4 + 2 * many - 1 for many in AT_ONCE) + 2 * 2 * 4)
     assert len(set(asked)) == len(asked)
     assert {one.lower() for one in asked} == set(QUESTIONS)
 
@@ -128,8 +128,10 @@ async def test_so_many_are_asked_at_once_and_each_round_is_kept(fake):
     found = await profiled(fake)
     assert {many: len(rates) for many, rates in found.at_once.items()} == dict.fromkeys(AT_ONCE, ROUNDS)
     assert fake.most_in_flight > 1
-    assert [len(one) for one in found.at_random] == [2 * 4] * ROUNDS
-    assert all(took > 0 for one in found.at_random for _, took in one)
+    assert {share: [len(one) for one in rounds] for share, rounds in found.at_random.items()} == dict.fromkeys(
+        LOADS, [2 * 4] * ROUNDS
+    )
+    assert all(took > 0 for rounds in found.at_random.values() for one in rounds for _, took in one)
     assert plan(found, Goal(1.0, 10.0)).met
 
 
@@ -142,7 +144,7 @@ async def test_who_writes_elsewhere_is_asked_one_by_one_and_this_machine_by_sear
     writer = next(one for one in found.services if one.service == "generation_service")
     assert (writer.lives, writer.replicas, writer.slots, writer.cpu_s) == (Lives.OUTSIDE, 2, 4, None)
     assert writer.service_s == (0.5,) * 20
-    assert found.at_random == ()
+    assert found.at_random == {}
 
 
 async def test_a_generator_of_its_own_is_asked_at_once_too(fake):
@@ -154,7 +156,7 @@ async def test_a_generator_of_its_own_is_asked_at_once_too(fake):
 async def test_a_remote_embedder_is_never_asked_at_once(fake):
     fake.pids["embeddings_service"] = [None]
     found = await profiled(fake)
-    assert (found.at_once, found.at_random, fake.most_in_flight) == ({}, (), 1)
+    assert (found.at_once, found.at_random, fake.most_in_flight) == ({}, {}, 1)
     assert any("was not measured" in note for note in plan(found, Goal(1.0, 10.0)).notes)
 
 

@@ -32,9 +32,9 @@ ROUNDS = 5
 """What slows the machine for a while slows all that is measured in one round, and shows as a difference of rounds."""
 AT_ONCE = (2, 4, 8, 16)
 WARM_UP = 20
-LOADED = 0.5
+LOADS = (0.4, 0.8)
 """Of the rate with the most at once: so many questions come a second when they come at random, twice as many as one
-after another. Few enough that none queues for long, enough that they meet."""
+after another: a light load, at which few meet, and a heavy one, at which they queue."""
 FEWEST = ROUNDS * 2
 TEXTS = 50
 OWN_DOCUMENTS = 200
@@ -115,7 +115,7 @@ class _Run:
         self._alone: list[Mapping[str, float]] = []
         self._cpu_s: dict[int, float] = {}
         self._rates: dict[int, list[float]] = {}
-        self._at_random: list[Round] = []
+        self._at_random: dict[float, list[Round]] = {}
 
     async def all(self) -> Profile:
         before = await self._services()
@@ -137,7 +137,8 @@ class _Run:
         )
         at_once = {many: tuple(rates) for many, rates in self._rates.items()}
         cores = available_cores() if self._local else None
-        return Profile(services, cores, at_once, source, tuple(self._at_random))
+        at_random = {share: tuple(rounds) for share, rounds in self._at_random.items()}
+        return Profile(services, cores, at_once, source, at_random)
 
     async def _rounds(self, way: Sequence[Measured]) -> float:
         """Ask all that is to be asked; how many cores other programs kept busy meanwhile."""
@@ -147,7 +148,8 @@ class _Run:
         kind = "search" if instead else self._wanted.kind
         self._rates = {many: [] for many in (AT_ONCE if instead or not outside else ())}
         rated = (*([1] if instead else []), *self._rates)
-        randomly = 0 if outside else 2 * self._each
+        self._at_random = {share: [] for share in (() if outside else LOADS)}
+        randomly = len(self._at_random) * 2 * self._each
         self._total = WARM_UP + ROUNDS * (self._each + sum(_needed(self._each, many) for many in rated) + randomly)
         for _ in range(WARM_UP):
             await self._ask(self._wanted.kind)
@@ -159,8 +161,8 @@ class _Run:
                 rate = await self._rate(kind, many, self._each)
                 # As many times as fast as one search alone, so many times as fast as one answer of this kind.
                 rates.append(rate / single / self._computed_s(outside) if instead else rate)
-            if randomly:
-                self._at_random.append(await self._randomly(kind, LOADED * self._rates[AT_ONCE[-1]][-1], randomly))
+            for share, rounds in self._at_random.items():
+                rounds.append(await self._randomly(kind, share * self._rates[AT_ONCE[-1]][-1], 2 * self._each))
         return (busy_s() - busy - _own_s(self._cpu_s) + own) / (time.perf_counter() - began)
 
     async def _alone_once(self) -> None:

@@ -3,24 +3,21 @@
 Two kinds of work are told apart. What computes here (the server's process and the engines beside it) shares cores and
 one interpreter, so that each request goes the slower the more there are: how much slower was measured, as answers a
 second by how many were asked at once, and is not derived. What waits for somebody else's machine has slots and a queue.
-Times of work are drawn from those measured, so that their spread counts and no formula is trusted. Questions that come
-at random times find caches cold and housekeeping at work; by how much that slows them was measured at one load, and is
-taken to be so at all.
+Times of work are drawn from those measured, so that their spread counts and no formula is trusted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ragworks.simulator.pacing import Paces, fitted, paced
 from ragworks.simulator.profiles import SERVER, Lives, Measured, Profile
+from ragworks.simulator.queues import Floats, queued, shared
 
-Floats = NDArray[np.float64]
 Replicas = Mapping[str, int]
 
 REQUESTS = 20_000  # a thousand beyond the 95th percentile
@@ -29,9 +26,6 @@ MOST = 1000
 RESAMPLED = 20
 """How often the measurements are drawn anew to see how much the expectation hangs on which were made."""
 DISTURBED = 0.1
-PACES = (0.25, 2.0)  # between which the one is looked for that explains the questions at random times
-HALVINGS = 12  # of that range, to a thousandth
-DRAWN = 5  # times of work for each of these questions, so that chance in drawing is less than that in measuring
 SLOWED = 0.9
 MEASURED_WITHIN = 0.1
 """Of a replica: 1 % more CPU than time, which is noise, must not cost a whole one."""
@@ -113,8 +107,8 @@ class Way:
         self.engines = tuple(one for one in self.here if one.lives is Lives.PROCESS)
         self.work_s: Floats = np.sum([one.service_s for one in self.here], axis=0)
         self._measured = {one.service: one.replicas for one in profile.services}
-        self.pace = 1.0
-        self.pace = _pace(self)
+        self.paces: Paces = (1.0, 1.0)
+        self.paces = fitted(self.rates(self._measured), self.work_s, profile.at_random)
 
     def more(self, replicas: Replicas) -> list[Replicas]:
         """One replica more of each service that can have one: the server's process is one, and engines need cores."""
@@ -153,8 +147,8 @@ class Way:
             levels.append(max(2, int(np.ceil(bound / alone))))
             measured.append(max(alone, bound))
         counts = np.arange(levels[-1] + 1)
-        found: Floats = np.minimum(np.interp(counts, levels, measured), counts * alone) * self.pace
-        return found
+        found: Floats = np.minimum(np.interp(counts, levels, measured), counts * alone)
+        return paced(found, self.paces)
 
     def capacity(self, replicas: Replicas) -> float:
         """Requests a second that are answered for long."""
@@ -197,63 +191,6 @@ def answered_s(way: Way, replicas: Replicas, arrivals: Floats, rng: np.random.Ge
     return ends - arrivals
 
 
-def _pace(way: Way) -> float:
-    """How fast this machine works when questions come at random, relative to what it did one after another and at once:
-    where the model says the p95 that was measured so. 1 if that was not measured.
-    """
-    rounds = [np.array(each) for each in way.profile.at_random]
-    if not rounds:
-        return 1.0
-    measured = float(np.quantile(np.concatenate([each[:, 1] for each in rounds]), 0.95))
-    replicas, rng = {one.service: one.replicas for one in way.profile.services}, np.random.default_rng(0)
-    plain = way.rates(replicas)
-    drawn = [(each[:, 0], way.work_s[rng.integers(way.profile.calls, size=len(each))]) for each in rounds * DRAWN]
-    low, high = PACES
-    for _ in range(HALVINGS):
-        pace = (low + high) / 2
-        took = np.concatenate([shared(arrivals, work_s, plain * pace) - arrivals for arrivals, work_s in drawn])
-        low, high = (pace, high) if float(np.quantile(took, 0.95)) > measured else (low, pace)
-    return (low + high) / 2
-
-
-def shared(arrivals: Floats, work_s: Floats, rates: Floats) -> Floats:
-    """When each ends if all that are there go on at the same speed, which depends on how many they are.
-
-    Ordered by the work that is left, they end in the order in which they reach their own amount of what each has done
-    since the beginning.
-    """
-    mean = float(np.mean(work_s))
-    speeds = [0.0, *(float(rate) * mean / many for many, rate in enumerate(rates) if many)]
-    last, most = float(rates[-1]) * mean, len(rates) - 1
-    ends = np.empty(len(arrivals))
-    there: list[tuple[float, int]] = []
-    now = done = 0.0
-    for place, (at, takes) in enumerate(zip([*arrivals.tolist(), inf], [*work_s.tolist(), 0.0], strict=True)):
-        while there:
-            speed = speeds[len(there)] if len(there) <= most else last / len(there)
-            first, whose = there[0]
-            until = now + (first - done) / speed
-            if until > at:
-                done += (at - now) * speed
-                break
-            heappop(there)
-            ends[whose], now, done = until, until, first
-        now = at
-        heappush(there, (done + takes, place))
-    return ends
-
-
-def queued(arrivals: Floats, work_s: Floats, slots: int) -> Floats:
-    """When each ends if so many are worked on at once, and the others wait in the order in which they came."""
-    free = [0.0] * slots
-    heapify(free)
-    ends = np.empty(len(arrivals))
-    for place in np.argsort(arrivals, kind="stable").tolist():
-        ends[place] = end = max(float(arrivals[place]), free[0]) + float(work_s[place])
-        heapreplace(free, end)
-    return ends
-
-
 def _spread(way: Way, replicas: Replicas, goal: Goal, seed: int) -> tuple[float, float]:
     """Of p95 when calls and rounds are drawn anew, with replacement."""
     rng, profile = np.random.default_rng(seed), way.profile
@@ -262,9 +199,10 @@ def _spread(way: Way, replicas: Replicas, goal: Goal, seed: int) -> tuple[float,
         calls = rng.integers(profile.calls, size=profile.calls)
         services = tuple(replace(one, service_s=tuple(np.array(one.service_s)[calls])) for one in profile.services)
         at_once = {many: tuple(rng.choice(rates, len(rates))) for many, rates in profile.at_once.items()}
-        at_random = tuple(
-            profile.at_random[one] for one in rng.integers(len(profile.at_random) or 1, size=len(profile.at_random))
-        )
+        at_random = {
+            share: tuple(rounds[one] for one in rng.integers(len(rounds), size=len(rounds)))
+            for share, rounds in profile.at_random.items()
+        }
         drawn = Way(replace(profile, services=services, at_once=at_once, at_random=at_random))
         found.append(p95(drawn, replicas, goal, seed + again))
     return float(np.quantile(found, 0.05)), float(np.quantile(found, 0.95))
@@ -296,10 +234,11 @@ def _notes(way: Way, replicas: Replicas) -> tuple[str, ...]:
         )
     if not profile.at_once:
         found.append("how much answers slow each other down was not measured, and is derived from their times alone")
-    if way.pace < SLOWED:
+    if min(way.paces) < SLOWED:
         found.append(
-            f"questions that came at random times were answered at {way.pace:.2f} of the pace of those that were asked "
-            "one after another and at once; the plan counts on the slower one"
+            f"questions that come at random times were answered at {way.paces[0]:.2f} (few at once) to {way.paces[1]:.2f} "
+            "(many) of the pace of those that were asked one after another, or always so many at once; the plan counts "
+            "on that"
         )
     for one in way.engines:
         if replicas[one.service] > one.replicas:

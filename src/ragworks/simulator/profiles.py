@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from math import isfinite
 from pathlib import Path
@@ -69,13 +69,13 @@ class Source:
 class Profile:
     """The services in the order of the way. ``at_once`` are answers a second, once a round, by how many were asked at
     once; of those the parts that are ``Lives.OUTSIDE`` were left out. ``at_random`` are rounds of questions that came
-    whenever chance had it, none where a service is outside. ``cores`` is None where they cannot be seen."""
+    whenever chance had it, by their share of the rate at most at once; none where a service is outside. ``cores`` is None where they cannot be seen."""
 
     services: tuple[Measured, ...]
     cores: int | None
     at_once: Mapping[int, tuple[float, ...]]
     source: Source
-    at_random: tuple[Round, ...] = ()
+    at_random: Mapping[float, tuple[Round, ...]] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -93,7 +93,7 @@ def written(profile: Profile) -> dict[str, Any]:
         **asdict(profile.source),
         "cores": profile.cores,
         "at_once": at_once,
-        "at_random": [[list(one) for one in each] for each in profile.at_random],
+        "at_random": {str(share): rounds for share, rounds in profile.at_random.items()},
         "services": services,
     }
 
@@ -138,7 +138,10 @@ def _profile(found: Mapping[str, Any]) -> Profile:
     source = Source(
         **known, other_questions=int(found["other_questions"]), other_cores=_known(float, found["other_cores"])
     )
-    at_random = tuple(tuple((float(at), float(took)) for at, took in each) for each in found["at_random"])
+    at_random = {
+        float(share): tuple(tuple((float(at), float(took)) for at, took in each) for each in rounds)
+        for share, rounds in found["at_random"].items()
+    }
     return Profile(services, _known(int, found["cores"]), at_once, source, at_random)
 
 
@@ -160,14 +163,17 @@ def _fault(profile: Profile) -> str | None:
         return f"cores must be 1 or more, found {profile.cores}"
     if not all(many > 1 and rates and all(map(_positive, rates)) for many, rates in profile.at_once.items()):
         return "at_once wants rates above 0 for 2 and more questions at once"
-    if not all(each and _in_order(each) and all(_positive(took) for _, took in each) for each in profile.at_random):
-        return "at_random wants rounds of times that do not go back, with seconds above 0"
+    if len(profile.at_random) == 1 or not all(
+        rounds and all(map(_possible, rounds)) for rounds in profile.at_random.values()
+    ):
+        return "at_random wants two loads or none, each with rounds of times that do not go back, and seconds above 0"
     return None
 
 
-def _in_order(each: Round) -> bool:
+def _possible(each: Round) -> bool:
     times = [at for at, _ in each]
-    return all(isfinite(at) and at >= 0 for at in times) and times == sorted(times)
+    in_order = all(isfinite(at) and at >= 0 for at in times) and times == sorted(times)
+    return bool(each) and in_order and all(_positive(took) for _, took in each)
 
 
 def _positive(value: float) -> bool:

@@ -1,0 +1,68 @@
+"""How fast a machine works when questions come at random, beside when it is kept busy: fitted to what was measured.
+
+Between questions that come at random caches go cold and cores sleep, and housekeeping gets its turn. How much that
+slows answers is measured at a light and at a heavy load, and lies in between for those in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ragworks.simulator.profiles import Round
+from ragworks.simulator.queues import Floats, shared
+
+RANGE = (0.25, 1.5)
+"""Between which a pace is looked for."""
+HALVINGS = 8  # of that range, to half a per cent
+TURNS = 2  # of looking for one of the two paces while the other stands
+DRAWN = 2  # times of work for each question
+
+Paces = tuple[float, float]
+"""With one question there, and with as many as were measured at once, or more."""
+
+
+def paced(rates: Floats, paces: Paces) -> Floats:
+    """Answers a second by how many are there, at a pace that goes from the first to the second."""
+    found: Floats = rates * np.interp(np.arange(len(rates)), [1, max(2, len(rates) - 1)], paces)
+    return found
+
+
+def fitted(rates: Floats, work_s: Floats, at_random: Mapping[float, Sequence[Round]]) -> Paces:
+    """The paces with which a simulation of the questions of two loads has the p95 that were measured; 1 without any.
+
+    ``rates`` are answers a second by how many are there, ``work_s`` is what single calls took.
+    """
+    if not at_random:
+        return 1.0, 1.0
+    rng = np.random.default_rng(0)
+    light, *_, heavy = (_Load(rates, work_s, at_random[share], rng) for share in sorted(at_random))
+    few = many = 1.0
+    for _ in range(TURNS):
+        few = _found(lambda pace, other=many: light.simulated_s((pace, other)) > light.p95_s)  # type: ignore[misc]
+        many = _found(lambda pace, other=few: heavy.simulated_s((other, pace)) > heavy.p95_s)  # type: ignore[misc]
+    return few, many
+
+
+class _Load:
+    """Questions that came at random, with the p95 that was measured, and times of work that are drawn for them."""
+
+    def __init__(self, rates: Floats, work_s: Floats, rounds: Sequence[Round], rng: np.random.Generator) -> None:
+        seen = [np.array(each) for each in rounds]
+        self._rates = rates
+        self._drawn = [(each[:, 0], rng.choice(work_s, len(each))) for _ in range(DRAWN) for each in seen]
+        self.p95_s = float(np.quantile(np.concatenate([each[:, 1] for each in seen]), 0.95))
+
+    def simulated_s(self, paces: Paces) -> float:
+        rates = paced(self._rates, paces)
+        took = [shared(arrivals, work_s, rates) - arrivals for arrivals, work_s in self._drawn]
+        return float(np.quantile(np.concatenate(took), 0.95))
+
+
+def _found(too_slow: Callable[[float], bool]) -> float:
+    low, high = RANGE
+    for _ in range(HALVINGS):
+        pace = (low + high) / 2
+        low, high = (pace, high) if too_slow(pace) else (low, pace)
+    return (low + high) / 2
