@@ -69,7 +69,8 @@ class Source:
 class Profile:
     """The services in the order of the way. ``at_once`` are answers a second, once a round, by how many were asked at
     once; of those the parts that are ``Lives.OUTSIDE`` were left out. ``at_random`` are rounds of questions that came
-    whenever chance had it, by their share of the rate at most at once; none where a service is outside. ``cores`` is None where they cannot be seen."""
+    whenever chance had it, by their share of the rate with the most at once; none where a service is outside.
+    ``cores`` is None where they cannot be seen."""
 
     services: tuple[Measured, ...]
     cores: int | None
