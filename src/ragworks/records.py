@@ -124,14 +124,14 @@ UNCHANGED = "unchanged"
 
 @dataclass(frozen=True, slots=True)
 class OpenWork:
-    """Open documents of one job and one kind."""
+    """Open documents of one job and one kind; one that is under way counts as half, and so do its bytes."""
 
     job: str
     collection: str
     priority: int
     kind: str
-    documents: int
-    size_bytes: int
+    documents: float
+    size_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
