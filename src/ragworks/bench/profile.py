@@ -32,9 +32,9 @@ ROUNDS = 5
 """What slows the machine for a while slows all that is measured in one round, and shows as a difference of rounds."""
 AT_ONCE = (2, 4, 8, 16)
 WARM_UP = 20
-LOADS = (0.4, 0.8)
-"""Of the rate with the most at once: so many questions come a second when they come at random, twice as many as one
-after another: a light load, at which few meet, and a heavy one, at which they queue."""
+LOADS = {0.4: 2, 0.85: 6}
+"""Questions that come at random: their rate, as a share of that with the most at once, and their number, as a multiple
+of those one after another. A light load, at which few meet, and a heavy one, for long enough that they queue."""
 FEWEST = ROUNDS * 2
 TEXTS = 50
 OWN_DOCUMENTS = 200
@@ -149,7 +149,7 @@ class _Run:
         self._rates = {many: [] for many in (AT_ONCE if instead or not outside else ())}
         rated = (*([1] if instead else []), *self._rates)
         self._at_random = {share: [] for share in (() if outside else LOADS)}
-        randomly = len(self._at_random) * 2 * self._each
+        randomly = sum(LOADS[share] * self._each for share in self._at_random)
         self._total = WARM_UP + ROUNDS * (self._each + sum(_needed(self._each, many) for many in rated) + randomly)
         for _ in range(WARM_UP):
             await self._ask(self._wanted.kind)
@@ -162,7 +162,8 @@ class _Run:
                 # As many times as fast as one search alone, so many times as fast as one answer of this kind.
                 rates.append(rate / single / self._computed_s(outside) if instead else rate)
             for share, rounds in self._at_random.items():
-                rounds.append(await self._randomly(kind, share * self._rates[AT_ONCE[-1]][-1], 2 * self._each))
+                rate = share * self._rates[AT_ONCE[-1]][-1]
+                rounds.append(await self._randomly(kind, rate, LOADS[share] * self._each))
         return (busy_s() - busy - _own_s(self._cpu_s) + own) / (time.perf_counter() - began)
 
     async def _alone_once(self) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from ragworks.simulator.profiles import Round
 from ragworks.simulator.queues import Floats, shared
 
-RANGE = (0.25, 1.5)
-"""Between which a pace is looked for."""
-HALVINGS = 8  # of that range, to half a per cent
+SLOWEST = 0.25
+"""From there to 1 a pace is looked for: nothing is faster than what is kept busy."""
+HALVINGS = 8  # of that range, to a third of a per cent
 TURNS = 2  # of looking for one of the two paces while the other stands
 DRAWN = 2  # times of work for each question
 
@@ -61,7 +61,7 @@ class _Load:
 
 
 def _found(too_slow: Callable[[float], bool]) -> float:
-    low, high = RANGE
+    low, high = SLOWEST, 1.0
     for _ in range(HALVINGS):
         pace = (low + high) / 2
         low, high = (pace, high) if too_slow(pace) else (low, pace)

@@ -237,8 +237,8 @@ def _notes(way: Way, replicas: Replicas) -> tuple[str, ...]:
     if min(way.paces) < SLOWED:
         few, many = way.paces
         found.append(
-            f"questions at random times were answered at {few:.2f} (few at once) to {many:.2f} (many) of the pace of those "
-            "that were asked one after another, or always so many at once; the plan counts on that"
+            f"questions at random times were answered at {few:.2f} (few at once) to {many:.2f} (many) of the pace of "
+            "those that were asked one after another, or always so many at once; the plan counts on that"
         )
     for one in way.engines:
         if replicas[one.service] > one.replicas:

@@ -124,7 +124,7 @@ def test_what_was_measured_at_once_is_what_is_planned_with():
     assert slowed.p95_s > 3 * alone.p95_s
 
 
-@pytest.mark.parametrize("paces", [(0.6, 0.9), (0.85, 0.7), (1.1, 1.0)])
+@pytest.mark.parametrize("paces", [(0.6, 0.9), (0.85, 0.7), (1.0, 1.0)])
 def test_a_machine_that_is_slower_at_random_times_is_planned_with_as_it_is(paces):
     """Its p95 is met again at a load in between; p95 of 3,000 answers differ by some 10 %."""
     rng, at_once = np.random.default_rng(4), {2: (15.0,), 4: (20.0,), 8: (20.0,)}
@@ -143,7 +143,7 @@ def test_a_machine_that_is_slower_at_random_times_is_planned_with_as_it_is(paces
     p95_s = [np.quantile(response_s(way, all_one(way), goal, 1), 0.95) for way in (found, true)]
     assert p95_s[0] == pytest.approx(p95_s[1], rel=0.15)
     assert found.capacity(all_one(found)) == pytest.approx(true.capacity(all_one(true)), rel=0.15)
-    told = any("come at random times" in note for note in plan(found.profile, Goal(1.0, 60.0)).notes)
+    told = any("questions at random times" in note for note in plan(found.profile, Goal(1.0, 60.0)).notes)
     assert told is (min(paces) < 0.9)
 
 
