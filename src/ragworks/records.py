@@ -124,14 +124,14 @@ UNCHANGED = "unchanged"
 
 @dataclass(frozen=True, slots=True)
 class OpenWork:
-    """Open documents of one job and one kind; one that is under way counts as half, and so do its bytes."""
+    """Open documents of one job and one kind."""
 
     job: str
     collection: str
     priority: int
     kind: str
-    documents: float
-    size_bytes: float
+    documents: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

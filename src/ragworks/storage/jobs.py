@@ -415,13 +415,9 @@ def _load(db: sqlite3.Connection) -> Load:
     )
 
 
-LEFT = "CASE state WHEN 'in_progress' THEN 0.5 ELSE 1.0 END"
-"""Of a document, on average: how far one is that is under way, its row does not say."""
-
-
 def _open_work(db: sqlite3.Connection) -> list[OpenWork]:
     rows = db.execute(
-        f"SELECT job_id, collection, priority, coalesce(kind, ''), sum({LEFT}), sum(size_bytes * {LEFT}) FROM tasks "
+        "SELECT job_id, collection, priority, coalesce(kind, ''), count(*), sum(size_bytes) FROM tasks "
         f"WHERE state IN {OPEN} GROUP BY job_id, collection, priority, kind"
     )
     return [OpenWork(*row) for row in rows]
