@@ -40,8 +40,8 @@ def fitted(rates: Floats, work_s: Floats, at_random: Mapping[float, Sequence[Rou
     light, *_, heavy = (_Load(rates, work_s, at_random[share], rng) for share in sorted(at_random))
     few = many = 1.0
     for _ in range(TURNS):
-        few = _found(lambda pace, other=many: light.simulated_s((pace, other)) > light.p95_s)  # type: ignore[misc]
-        many = _found(lambda pace, other=few: heavy.simulated_s((other, pace)) > heavy.p95_s)  # type: ignore[misc]
+        few = light.pace_of_few(many)
+        many = heavy.pace_of_many(few)
     return few, many
 
 
@@ -52,9 +52,15 @@ class _Load:
         seen = [np.array(each) for each in rounds]
         self._rates = rates
         self._drawn = [(each[:, 0], rng.choice(work_s, len(each))) for _ in range(DRAWN) for each in seen]
-        self.p95_s = float(np.quantile(np.concatenate([each[:, 1] for each in seen]), 0.95))
+        self._p95_s = float(np.quantile(np.concatenate([each[:, 1] for each in seen]), 0.95))
 
-    def simulated_s(self, paces: Paces) -> float:
+    def pace_of_few(self, many: float) -> float:
+        return _found(lambda pace: self._simulated_s((pace, many)) > self._p95_s)
+
+    def pace_of_many(self, few: float) -> float:
+        return _found(lambda pace: self._simulated_s((few, pace)) > self._p95_s)
+
+    def _simulated_s(self, paces: Paces) -> float:
         rates = paced(self._rates, paces)
         took = [shared(arrivals, work_s, rates) - arrivals for arrivals, work_s in self._drawn]
         return float(np.quantile(np.concatenate(took), 0.95))
